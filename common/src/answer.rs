@@ -1,0 +1,293 @@
+//! What a sender is told of a packet that does not pass: a TCP reset, or an ICMP error that quotes it.
+//!
+//! Pure: builds the answer's network and transport headers from what was read of the packet. An error is
+//! never answered, nor a reset, nor a later fragment, nor what was sent to many (RFC 1122 §3.2.2).
+
+use crate::addr::{Ip, Mac};
+use crate::checksum::Sum;
+use crate::header::{Advertisement, Icmp, Ipv4Hdr, Ipv6Hdr, Tcp, protocol};
+use crate::parse::{Kind, Packet};
+
+/// Why the packet does not pass, as far as its sender may know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Notice {
+    /// A rule rejects it.
+    #[default]
+    Prohibited,
+    /// Nobody has the address.
+    Unreachable,
+    /// It does not fit.
+    TooBig,
+}
+
+/// What form the answer takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A TCP reset.
+    Reset,
+    /// An ICMP or ICMPv6 error.
+    Error,
+}
+
+/// Whether and how the packet may be answered.
+#[inline(always)]
+pub fn form(packet: &Packet, notice: Notice) -> Option<Form> {
+    if packet.dst.is_multicast() || packet.dst.is_broadcast() || packet.src.is_host_only() {
+        return None;
+    }
+    match packet.kind {
+        Kind::IcmpError | Kind::LaterFragment { .. } => None,
+        Kind::Reply if packet.protocol == protocol::TCP => None,
+        Kind::Whole | Kind::Reply | Kind::FirstFragment => {
+            let reset = packet.protocol == protocol::TCP && !matches!(notice, Notice::TooBig);
+            Some(if reset { Form::Reset } else { Form::Error })
+        }
+    }
+}
+
+/// A reset over IPv4.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Reset4 {
+    /// Network header.
+    pub ip: Ipv4Hdr,
+    /// Transport header.
+    pub tcp: Tcp,
+}
+
+/// A reset over IPv6.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Reset6 {
+    /// Network header.
+    pub ip: Ipv6Hdr,
+    /// Transport header.
+    pub tcp: Tcp,
+}
+
+/// An ICMP error about an IPv4 packet (RFC 792). The quote follows: the packet's network header and the
+/// first eight bytes behind it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Error4 {
+    /// Network header.
+    pub ip: Ipv4Hdr,
+    /// Type, code, checksum, and the MTU in the last two bytes (RFC 1191).
+    pub icmp: Icmp,
+}
+
+/// An ICMPv6 error (RFC 4443). The quote follows, as in [`Error4`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Error6 {
+    /// Network header.
+    pub ip: Ipv6Hdr,
+    /// Type, code, checksum, and the MTU in the last four bytes.
+    pub icmp: Icmp,
+}
+
+impl Reset4 {
+    /// The reset that `packet`, of which this is the transport header's checksum, is answered with.
+    #[inline(always)]
+    pub fn new(packet: &Packet, check: [u8; 2]) -> Self {
+        let tcp = reset(packet, check);
+        Self { ip: ipv4(packet, 40, protocol::TCP), tcp }
+    }
+}
+
+impl Reset6 {
+    /// The reset that `packet`, of which this is the transport header's checksum, is answered with.
+    #[inline(always)]
+    pub fn new(packet: &Packet, check: [u8; 2]) -> Self {
+        let tcp = reset(packet, check);
+        Self { ip: ipv6(packet, 20, protocol::TCP), tcp }
+    }
+}
+
+/// A neighbour advertisement that answers a solicitation (RFC 4861 §7.2.4).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Advertisement6 {
+    /// Network header.
+    pub ip: Ipv6Hdr,
+    /// The message, with the option that says the hardware address.
+    pub message: Advertisement,
+}
+
+impl Advertisement6 {
+    /// Tells `to` that `target` is at `mac`.
+    #[inline(always)]
+    pub fn new(target: Ip, mac: Mac, to: Ip) -> Self {
+        const SOLICITED_OVERRIDE: u8 = 0x60;
+        const LEN: u16 = size_of::<Advertisement>() as u16;
+
+        let Ip([a, b, c, d]) = target;
+        let Ip([e, f, g, h]) = to;
+        let Mac([x, y, z]) = mac;
+        // The target is summed twice: it is the source address, and in the message.
+        let sum = Sum::default().add_u32(a).add_u32(b).add_u32(c).add_u32(d);
+        let sum = Sum(sum.0 * 2).add_u32(e).add_u32(f).add_u32(g).add_u32(h);
+        let sum = sum.add(LEN.to_be_bytes()).add([0, protocol::ICMPV6]).add([136, 0]).add([SOLICITED_OVERRIDE, 0]);
+        let sum = sum.add([2, 1]).add(x.to_ne_bytes()).add(y.to_ne_bytes()).add(z.to_ne_bytes());
+        let ip = Ipv6Hdr {
+            vcf: [0x60, 0, 0, 0],
+            payload_len: LEN.to_be_bytes(),
+            next_hdr: protocol::ICMPV6,
+            hop_limit: 255,
+            src_addr: target.bytes(),
+            dst_addr: to.bytes(),
+        };
+        let message = Advertisement {
+            kind: 136,
+            code: 0,
+            check: sum.field(),
+            flags: [SOLICITED_OVERRIDE, 0, 0, 0],
+            target: target.bytes(),
+            option: [2, 1],
+            mac: mac.bytes(),
+        };
+        Self { ip, message }
+    }
+}
+
+/// RFC 9293 §3.10.7.1. When the packet's checksum was left to the device it leaves by, so is the answer's.
+#[inline(always)]
+fn reset(packet: &Packet, check: [u8; 2]) -> Tcp {
+    let ports = packet.key.ports(packet.leg);
+    let acked = packet.tcp_flags & Tcp::ACK != 0;
+    let (seq, ack, flags) = if acked {
+        (packet.ack, 0, Tcp::RST)
+    } else {
+        (0, packet.seq.wrapping_add(packet.seq_len), Tcp::RST | Tcp::ACK)
+    };
+    let mut tcp = Tcp {
+        source: ports.dst.to_be_bytes(),
+        destination: ports.src.to_be_bytes(),
+        seq: seq.to_be_bytes(),
+        ack: ack.to_be_bytes(),
+        offset: 5 << 4,
+        flags,
+        window: [0; 2],
+        check: [0; 2],
+        urgent: [0; 2],
+    };
+    let sum = pseudo(packet, Tcp::LEN, protocol::TCP);
+    tcp.check = if is_left_to_device(packet, check) {
+        sum.unfinished()
+    } else {
+        sum.add(tcp.source)
+            .add(tcp.destination)
+            .add_u32(u32::from_ne_bytes(tcp.seq))
+            .add_u32(u32::from_ne_bytes(tcp.ack))
+            .add([tcp.offset, tcp.flags])
+            .field()
+    };
+    tcp
+}
+
+/// The kernel leaves a checksum to the device by putting the pseudo header's sum in its place
+/// (`CHECKSUM_PARTIAL`, include/linux/skbuff.h), and will add to whatever is there.
+#[inline(always)]
+fn is_left_to_device(packet: &Packet, check: [u8; 2]) -> bool {
+    let len = packet.end.wrapping_sub(u32::from(packet.l4));
+    pseudo(packet, len, packet.protocol).unfinished() == check
+}
+
+#[inline(always)]
+fn pseudo(packet: &Packet, len: u32, protocol: u8) -> Sum {
+    let mut sum = addresses(packet).add([0, protocol]).add((len as u16).to_be_bytes());
+    if len > 0xffff {
+        sum = sum.add(((len >> 16) as u16).to_be_bytes());
+    }
+    sum
+}
+
+#[inline(always)]
+fn addresses(packet: &Packet) -> Sum {
+    if packet.src.is_v4() {
+        return Sum::default().add_u32(packet.src.0[3]).add_u32(packet.dst.0[3]);
+    }
+    let (Ip([a, b, c, d]), Ip([e, f, g, h])) = (packet.src, packet.dst);
+    Sum::default().add_u32(a).add_u32(b).add_u32(c).add_u32(d).add_u32(e).add_u32(f).add_u32(g).add_u32(h)
+}
+
+impl Error4 {
+    /// Bytes of the quote.
+    pub const QUOTE: usize = 28;
+
+    /// The error that `packet` is answered with, when `quote` is the sum of what it quotes. `mtu` is the size
+    /// of IP packet that fits, where that is what is told.
+    #[inline(always)]
+    pub fn new(packet: &Packet, notice: Notice, mtu: u32, quote: Sum) -> Self {
+        let (code, mtu) = match notice {
+            Notice::Unreachable => (1, 0),
+            Notice::TooBig => (4, mtu as u16),
+            Notice::Prohibited => (13, 0),
+        };
+        let [high, low] = mtu.to_be_bytes();
+        let check = quote.add([3, code]).add([high, low]).field();
+        let total = 28 + Self::QUOTE as u16;
+        Self { ip: ipv4(packet, total, protocol::ICMP), icmp: Icmp { kind: 3, code, check, rest: [0, 0, high, low] } }
+    }
+}
+
+impl Error6 {
+    /// Bytes of the quote.
+    pub const QUOTE: usize = 48;
+
+    /// The error that `packet` is answered with, when `quote` is the sum of what it quotes. `mtu` is the size
+    /// of IP packet that fits, where that is what is told.
+    #[inline(always)]
+    pub fn new(packet: &Packet, notice: Notice, mtu: u32, quote: Sum) -> Self {
+        let (kind, code, mtu) = match notice {
+            Notice::Unreachable => (1, 3, 0),
+            Notice::Prohibited => (1, 1, 0),
+            Notice::TooBig => (2, 0, mtu),
+        };
+        let rest = mtu.to_be_bytes();
+        let len = 8 + Self::QUOTE as u16;
+        let sum = pseudo(packet, u32::from(len), protocol::ICMPV6).add([kind, code]).add_u32(u32::from_ne_bytes(rest));
+        let check = Sum(sum.0 + quote.0).field();
+        Self { ip: ipv6(packet, len, protocol::ICMPV6), icmp: Icmp { kind, code, check, rest } }
+    }
+}
+
+/// Network header back to the sender. The address is the one the sender asked for: a container knows no
+/// other of ours, and its own tables say nothing more of it.
+#[inline(always)]
+fn ipv4(packet: &Packet, total: u16, protocol: u8) -> Ipv4Hdr {
+    let mut ip = Ipv4Hdr {
+        vihl: 0x45,
+        tos: 0,
+        tot_len: total.to_be_bytes(),
+        id: [0; 2],
+        frags: [0x40, 0],
+        ttl: 64,
+        proto: protocol,
+        check: [0; 2],
+        src_addr: packet.dst.v4(),
+        dst_addr: packet.src.v4(),
+    };
+    ip.check = Sum::default()
+        .add([0x45, 0])
+        .add(ip.tot_len)
+        .add(ip.frags)
+        .add([64, protocol])
+        .add_u32(packet.src.0[3])
+        .add_u32(packet.dst.0[3])
+        .field();
+    ip
+}
+
+#[inline(always)]
+fn ipv6(packet: &Packet, payload: u16, protocol: u8) -> Ipv6Hdr {
+    Ipv6Hdr {
+        vcf: [0x60, 0, 0, 0],
+        payload_len: payload.to_be_bytes(),
+        next_hdr: protocol,
+        hop_limit: 64,
+        src_addr: packet.dst.bytes(),
+        dst_addr: packet.src.bytes(),
+    }
+}

@@ -1,0 +1,162 @@
+//! What the programs tell the daemon: samples of drops, and packets the tables could not place.
+
+use crate::addr::Ip;
+use crate::id::Identity;
+
+crate::wire! {
+    /// One dropped packet of possibly many: the counters are exact, events are a sample.
+    pub struct Drop {
+        /// [`Kind::Drop`].
+        pub kind: u32,
+        /// [`crate::verdict::DropReason`].
+        pub reason: u32,
+        /// Nanoseconds of the monotonic clock.
+        pub time: u64,
+        /// Drops of the same reason on the same CPU since the last event that were not reported.
+        pub skipped: u64,
+        /// Source address.
+        pub src: Ip,
+        /// Destination address.
+        pub dst: Ip,
+        /// Who sent it, as far as it was established.
+        pub src_identity: Identity,
+        /// Whom it was for, likewise.
+        pub dst_identity: Identity,
+        /// Source port.
+        pub src_port: u16,
+        /// Destination port, or ICMP type and code.
+        pub dst_port: u16,
+        /// Transport protocol.
+        pub protocol: u8,
+        /// TCP control bits.
+        pub tcp_flags: u8,
+        /// [`Hook`].
+        pub hook: u8,
+        /// [`crate::policy::Direction`] of the rule set that decided.
+        pub direction: u8,
+        /// The rule that decided, or 0.
+        pub rule: u32,
+        /// Interface it came in on.
+        pub link: u32,
+    }
+
+    /// A packet whose destination the tables do not know; its first bytes follow.
+    pub struct Miss {
+        /// [`Kind::Miss`].
+        pub kind: u32,
+        /// Bytes of the frame; at most [`MISS_BYTES`] of them follow.
+        pub len: u32,
+        /// Interface it came in on.
+        pub link: u32,
+        /// [`Hook`].
+        pub hook: u32,
+    }
+}
+
+/// Bytes of a frame that a [`Miss`] carries: a whole packet of the usual MTU.
+pub const MISS_BYTES: usize = 1600;
+
+/// First word of every record on the ring buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// [`Drop`].
+    Drop = 1,
+    /// [`Miss`].
+    Miss = 2,
+}
+
+/// Which program speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Hook {
+    /// From a container.
+    FromWorkload = 0,
+    /// From the underlay, at the uplink.
+    FromUnderlay = 1,
+    /// From this host's stack, at the gateway device.
+    FromHost = 2,
+    /// To this host's stack, at the gateway device.
+    ToHost = 3,
+    /// In front of `from_underlay`, before there is an skb.
+    Guard = 4,
+}
+
+impl Hook {
+    /// The word that the CLI prints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FromWorkload => "from_workload",
+            Self::FromUnderlay => "from_underlay",
+            Self::FromHost => "from_host",
+            Self::ToHost => "to_host",
+            Self::Guard => "guard",
+        }
+    }
+
+    /// From the number in a record.
+    pub const fn from_raw(raw: u8) -> Self {
+        match raw {
+            0 => Self::FromWorkload,
+            1 => Self::FromUnderlay,
+            2 => Self::FromHost,
+            3 => Self::ToHost,
+            _ => Self::Guard,
+        }
+    }
+}
+
+/// A token bucket per reason and CPU: how events are sampled.
+pub mod sample {
+    crate::wire! {
+        /// State of one bucket.
+        pub struct Bucket {
+            /// When tokens were last added, in nanoseconds.
+            pub filled: u64,
+            /// Tokens left.
+            pub tokens: u64,
+            /// Events not sent since the last that was.
+            pub skipped: u64,
+        }
+    }
+
+    /// Events a second and CPU and reason.
+    pub const RATE: u64 = 20;
+    /// Events at once.
+    pub const BURST: u64 = 20;
+    const STEP: u64 = 1_000_000_000 / RATE;
+
+    impl Bucket {
+        /// Whether an event may be sent at `now`, and how many were not sent before it.
+        #[inline(always)]
+        pub const fn take(&mut self, now: u64) -> Option<u64> {
+            let earned = now.saturating_sub(self.filled) / STEP;
+            if earned > 0 {
+                self.tokens = if self.tokens + earned > BURST { BURST } else { self.tokens + earned };
+                self.filled = now;
+            }
+            if self.tokens == 0 {
+                self.skipped += 1;
+                return None;
+            }
+            self.tokens -= 1;
+            let skipped = self.skipped;
+            self.skipped = 0;
+            Some(skipped)
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_flood_is_sampled_and_the_rest_is_counted() {
+            let mut bucket = Bucket::default();
+            let start = 10 * 1_000_000_000;
+            let sent = (0..1000).filter(|_| bucket.take(start).is_some()).count() as u64;
+            assert_eq!(sent, BURST);
+            assert_eq!(bucket.take(start + STEP), Some(1000 - BURST));
+        }
+    }
+}

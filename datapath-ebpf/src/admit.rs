@@ -1,0 +1,173 @@
+//! May this packet pass, and where to? A flow hit at the current epoch answers both; else policy decides
+//! and the flow is remembered.
+
+use weft_common::flow::{Flow, Leg, Match, Side, advance, may_open};
+use weft_common::fragment::{Datagram, DatagramKey};
+use weft_common::header::protocol;
+use weft_common::id::Epoch;
+use weft_common::parse::{Kind, Packet};
+use weft_common::policy::decide;
+use weft_common::route::HopKind;
+use weft_common::table::Counts;
+use weft_common::verdict::DropReason;
+
+use crate::maps::{self, Entry};
+use crate::run::{Party, Run};
+
+/// Gives a later fragment the ports that its first one had, and remembers those of a first one.
+#[inline(always)]
+pub fn complete(run: &mut Run) -> Result<(), DropReason> {
+    match run.packet.kind {
+        Kind::FirstFragment | Kind::LaterFragment { .. } => fragment(&mut run.packet, run.now),
+        Kind::Whole | Kind::Reply | Kind::IcmpError => Ok(()),
+    }
+}
+
+#[inline(never)]
+fn fragment(packet: &mut Packet, now: u64) -> Result<(), DropReason> {
+    let key =
+        DatagramKey { src: packet.src, dst: packet.dst, id: packet.seq, protocol: packet.protocol, reserved: [0; 3] };
+    let known = maps::datagram(&key).filter(|datagram| !datagram.is_over(now));
+    let poisoned = Datagram { seen: now, first_end: Datagram::POISONED, src_port: 0, dst_port: 0 };
+    let Kind::LaterFragment { offset } = packet.kind else {
+        if known.is_some() {
+            // A second first fragment could say other ports than those that were decided on.
+            maps::remember_datagram(&key, &poisoned);
+            return Err(DropReason::FragmentOverlap);
+        }
+        let ports = packet.key.ports(packet.leg);
+        let first_end = packet.end.wrapping_sub(u32::from(packet.l4));
+        let first = Datagram { seen: now, first_end, src_port: ports.src, dst_port: ports.dst };
+        maps::remember_datagram(&key, &first);
+        return Ok(());
+    };
+    let Some(first) = known else { return Err(DropReason::FragmentUntracked) };
+    if !first.admits(offset) {
+        maps::remember_datagram(&key, &poisoned);
+        return Err(DropReason::FragmentOverlap);
+    }
+    packet.complete(first.ports());
+    Ok(())
+}
+
+/// The fast path: whether the packet belongs to a flow that is current, sent by the side that `is_sender`
+/// confirms. Then the run knows both ends.
+#[inline(always)]
+pub fn known(run: &mut Run, epoch: Epoch, len: u32, is_sender: impl Fn(&Side) -> bool) -> bool {
+    let packet = &run.packet;
+    let Some(entry) = maps::flow(&packet.key) else { return false };
+    let flow = entry.get();
+    if matches!(packet.kind, Kind::IcmpError) || flow.matches(packet, epoch, run.now) != Match::Current {
+        return false;
+    }
+    let (from, to) = sides(flow, packet.leg);
+    if !is_sender(from) {
+        return false;
+    }
+    run.sender = Party::of(from);
+    run.receiver = Party::of(to);
+    note(entry, run, len);
+    true
+}
+
+/// The slow path: decides on a packet whose flow is not known, or not for this epoch. The run's sender is
+/// established; its receiver is found.
+#[inline(never)]
+pub fn admit(run: &mut Run, len: u32) -> Result<(), DropReason> {
+    let epoch = maps::config().epoch;
+    if matches!(run.packet.kind, Kind::IcmpError) {
+        return related(run, epoch);
+    }
+    run.receiver = Party::at(&maps::route(run.packet.dst));
+    let entry = maps::flow(&run.packet.key);
+    let stale = entry.filter(|entry| entry.get().matches(&run.packet, epoch, run.now) != Match::Gone);
+    let opener = stale.map_or(run.packet.leg, |entry| entry.get().opener());
+    if stale.is_none() && matches!(run.receiver.hop.kind(), HopKind::Nowhere) {
+        return Err(DropReason::NoRoute);
+    }
+    ask(run, opener);
+    let decision = decide(&maps::Compiled, epoch, &run.query);
+    run.rule = decision.rule;
+    run.direction = decision.direction as u8;
+    if let Err(reason) = decision.verdict {
+        return Err(if stale.is_some() { DropReason::PolicyRevoked } else { reason });
+    }
+    if stale.is_none() && !may_open(run.packet.kind) {
+        return Ok(());
+    }
+    match stale {
+        Some(entry) => run.flow = *entry.get(),
+        None => {
+            run.flow = Flow { created: run.now, ..Flow::default() };
+            let counts = Counts { flows: 1, ..Counts::default() };
+            maps::count_traffic(run.sender.identity.app, run.receiver.identity.app, counts);
+        }
+    }
+    run.sender.place(&mut run.flow.side[run.packet.leg.index()]);
+    run.receiver.place(&mut run.flow.side[run.packet.leg.other().index()]);
+    run.flow.epoch = epoch;
+    run.flow.rule = run.rule;
+    run.flow.seen = run.now;
+    run.flow.opener = opener.raw();
+    maps::remember(&run.packet.key, &run.flow);
+    if let Some(entry) = maps::flow(&run.packet.key) {
+        note(entry, run, len);
+    }
+    Ok(())
+}
+
+/// Counts a packet that passes.
+#[inline(always)]
+fn note(entry: Entry, run: &Run, len: u32) {
+    let packet = &run.packet;
+    let flow = entry.get();
+    let (from, _) = sides(flow, packet.leg);
+    let seq_next = if packet.protocol == protocol::TCP && matches!(packet.kind, Kind::Whole | Kind::Reply) {
+        advance(from.seq_next, packet.seq, packet.seq_len)
+    } else {
+        0
+    };
+    let counts = Counts { packets: 1, bytes: u64::from(len), ..Counts::default() };
+    maps::count_traffic(run.sender.identity.app, run.receiver.identity.app, counts);
+    entry.note(packet.leg, len, flow.next_state(packet), seq_next, run.now);
+}
+
+#[inline(always)]
+fn sides(flow: &Flow, leg: Leg) -> (&Side, &Side) {
+    (&flow.side[leg.index()], &flow.side[leg.other().index()])
+}
+
+/// Asks policy about the side that opened the flow reaching the other, whichever of them sent this packet.
+#[inline(always)]
+fn ask(run: &mut Run, opener: Leg) {
+    let (packet, query) = (&run.packet, &mut run.query);
+    query.protocol = packet.protocol;
+    if opener == packet.leg {
+        (query.src, query.dst) = (run.sender.identity, run.receiver.identity);
+        (query.src_addr, query.dst_addr) = (packet.src, packet.dst);
+        query.port = packet.policy_port;
+    } else {
+        (query.src, query.dst) = (run.receiver.identity, run.sender.identity);
+        (query.src_addr, query.dst_addr) = (packet.dst, packet.src);
+        // What policy compared when the flow was opened: of a query its type, which is its key's port.
+        let port = packet.key.ports(opener).dst;
+        let icmp = matches!(packet.protocol, protocol::ICMP | protocol::ICMPV6);
+        query.port = if icmp { port << 8 } else { port };
+    }
+}
+
+/// An ICMP error passes when the packet it quotes is of a flow that is allowed now, and it goes to the
+/// side that sent the quoted packet.
+#[inline(always)]
+fn related(run: &mut Run, epoch: Epoch) -> Result<(), DropReason> {
+    let packet = &run.packet;
+    let entry = maps::flow(&packet.key).ok_or(DropReason::IcmpUnrelated)?;
+    let flow = entry.get();
+    let (quoted, addr) = (&flow.side[packet.leg.index()], packet.key.addr[packet.leg.index()]);
+    // A flow of another epoch may be revoked; the error is lost, and the next packet of the flow decides.
+    if packet.dst != addr || flow.epoch != epoch || flow.is_expired(packet.key.protocol, run.now) {
+        return Err(DropReason::IcmpUnrelated);
+    }
+    run.receiver = Party::of(quoted);
+    Ok(())
+}

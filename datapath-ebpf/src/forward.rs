@@ -1,0 +1,66 @@
+//! Hands a packet that was admitted on: to a peer, or to this host's stack.
+
+use weft_common::addr::Mac;
+use weft_common::header::{Ether, Tcp, protocol};
+use weft_common::id::PeerId;
+use weft_common::parse::Packet;
+use weft_common::tunnel::Inner;
+use weft_common::verdict::DropReason;
+
+use crate::outcome::{Forward, Outcome};
+use crate::packet::Skb;
+use crate::run::Run;
+use crate::{encap, maps};
+
+/// To this host's stack. `ether` is the link header that the frame has.
+#[inline(always)]
+pub fn to_host(skb: &mut Skb, ether: &Ether) -> Outcome {
+    skb.put(0, Ether { dst: Mac::GATEWAY.bytes(), ..*ether })?;
+    Ok(Forward::Host { link: maps::config().gateway })
+}
+
+/// To the peer that has the run's receiver. `ether` is the link header that the frame has.
+#[inline(never)]
+pub fn to_peer(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Outcome {
+    let peer = maps::peer(PeerId(run.receiver.hop.index)).ok_or(DropReason::PeerUnreachable)?;
+    let mtu = peer.inner_mtu();
+    if exceeds(skb, &run.packet, mtu) {
+        run.mtu = mtu;
+        return Err(DropReason::TooBig);
+    }
+    let mut inner = Inner {
+        ether: *ether,
+        len: skb.len(),
+        tos: run.packet.tos,
+        entropy: run.packet.key.entropy(),
+        identity: run.sender.identity,
+    };
+    if run.receiver.mac != Mac::default() {
+        inner.ether.dst = run.receiver.mac.bytes();
+    }
+    encap::push(skb, &mut run.room, peer, &inner)?;
+    Ok(Forward::Underlay { link: peer.uplink, next_hop: peer.next_hop })
+}
+
+/// Whether the packet, or a segment of it, is larger than `mtu`.
+#[inline(always)]
+fn exceeds(skb: &Skb, packet: &Packet, mtu: u32) -> bool {
+    if packet.end - Ether::LEN <= mtu {
+        return false;
+    }
+    let segment = skb.segment_size();
+    segment == 0 || headers_len(packet) + segment > mtu
+}
+
+/// Bytes of the network and transport headers.
+#[inline(always)]
+fn headers_len(packet: &Packet) -> u32 {
+    let l4 = u32::from(packet.l4);
+    if packet.protocol != protocol::TCP {
+        return l4 - Ether::LEN + 8;
+    }
+    let flags = packet.tcp_flags;
+    let marks = u32::from(flags & Tcp::SYN != 0) + u32::from(flags & Tcp::FIN != 0);
+    let payload = packet.seq_len.wrapping_sub(marks);
+    packet.end.wrapping_sub(payload).wrapping_sub(Ether::LEN)
+}

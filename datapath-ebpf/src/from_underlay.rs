@@ -1,0 +1,91 @@
+//! A packet from the underlay: a tunnel packet from a peer, about an address the peer owns, that policy
+//! lets in. Everything is read and decided while it is still in the tunnel, so what is refused was not
+//! changed.
+
+use weft_common::addr::Mac;
+use weft_common::flow::Side;
+use weft_common::header::{Bytes as _, Ether};
+use weft_common::id::{AppId, Identity, PeerId, RoleId};
+use weft_common::route::{Hop, HopKind};
+use weft_common::tunnel::{self, Peer, Tunnel, close_ecn};
+use weft_common::verdict::DropReason;
+
+use crate::outcome::{Forward, Outcome};
+use crate::packet::{Skb, parse};
+use crate::run::{Party, Run};
+use crate::{admit, encap, forward, maps};
+
+/// The program.
+#[inline(always)]
+pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
+    let config = maps::config();
+    let Some(tunnel) = tunnel::open(skb, config.port as u16)? else { return Ok(Forward::Pass) };
+    let id = peer(skb, &tunnel)?;
+    run.link = tunnel.inner;
+    let ether: Ether = skb.get(tunnel.inner).ok_or(DropReason::TunnelMalformed)?;
+    parse(&mut run.packet, skb, tunnel.inner + Ether::LEN, ether.ethertype)?;
+    let tos = close_ecn(tunnel.tos, run.packet.tos)?;
+    admit::complete(run)?;
+    let len = skb.len() - tunnel.inner;
+    let hop = Hop::peer(id);
+    let from_peer = |side: &Side| side.hop == hop && claims(tunnel.identity, side.identity);
+    if !admit::known(run, config.epoch, len, from_peer) {
+        identify(run, &tunnel, id, ether.source())?;
+        admit::admit(run, len)?;
+    }
+    match run.receiver.hop.kind() {
+        HopKind::Local => {
+            let typed = encap::pop(skb, tunnel.inner, &Ether { dst: run.receiver.mac.bytes(), ..ether })?;
+            if tos != run.packet.tos {
+                encap::mark(skb, ether.ethertype, tos)?;
+            }
+            let link = run.receiver.hop.index;
+            Ok(if typed { Forward::Into { link } } else { Forward::Out { link } })
+        }
+        HopKind::Host => {
+            encap::pop(skb, tunnel.inner, &ether)?;
+            forward::to_host(skb, &ether)
+        }
+        HopKind::Peer | HopKind::Nowhere => Err(DropReason::NoEndpoint),
+    }
+}
+
+/// The peer that sent the tunnel packet, on the way that is agreed with it.
+#[inline(always)]
+fn peer(skb: &Skb, tunnel: &Tunnel) -> Result<PeerId, DropReason> {
+    let id = maps::peer_at(tunnel.src).ok_or(DropReason::UnknownPeer)?;
+    let peer = maps::peer(id).ok_or(DropReason::UnknownPeer)?;
+    if tunnel.dst != peer.local || skb.link() != peer.uplink {
+        return Err(DropReason::UnknownPeer);
+    }
+    if peer.flags & Peer::ENCRYPTED != 0 {
+        return Err(DropReason::Cleartext);
+    }
+    Ok(id)
+}
+
+/// Whether what the tunnel says of the sender agrees with `identity`. Without a group policy id it speaks
+/// for the app.
+#[inline(always)]
+fn claims(wire: Identity, identity: Identity) -> bool {
+    wire.app == identity.app && (wire.role == identity.role || wire.role == RoleId::UNKNOWN)
+}
+
+/// Establishes the sender: the peer owns the source address, and what the tunnel says of it agrees with the
+/// cluster state, or the state does not know the address yet and the peer speaks for its app.
+#[inline(never)]
+fn identify(run: &mut Run, tunnel: &Tunnel, peer: PeerId, mac: Mac) -> Result<(), DropReason> {
+    let route = maps::route(run.packet.src);
+    if route.identity.app != AppId::OUTSIDE && route.hop != Hop::peer(peer) {
+        return Err(DropReason::PeerNotOwner);
+    }
+    let (mut identity, wire) = (route.identity, tunnel.identity);
+    if identity.role == RoleId::UNKNOWN && wire.role != RoleId::ANY {
+        identity.role = wire.role;
+    }
+    if !claims(wire, identity) {
+        return Err(DropReason::IdentityMismatch);
+    }
+    run.sender = Party { hop: Hop::peer(peer), identity, mac };
+    Ok(())
+}

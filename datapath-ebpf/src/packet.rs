@@ -1,0 +1,306 @@
+//! Packet memory: the only place that holds a raw pointer to it.
+//!
+//! Headers are copied out, never referenced, so none outlives a resize. Writes go through
+//! `bpf_skb_store_bytes`, which makes room for them only where they land: a direct write would make the
+//! verifier unclone every TCP packet at the program's start.
+
+#![expect(unsafe_code, reason = "reads packet memory and calls the helpers that resize it")]
+
+use core::arch::asm;
+
+use aya_ebpf::bindings::{__sk_buff, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, xdp_md};
+use aya_ebpf::helpers::{
+    bpf_csum_diff, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
+    bpf_skb_pull_data,
+    bpf_skb_store_bytes,
+};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use weft_common::checksum::Sum;
+use weft_common::header::{Bytes, Header};
+use weft_common::parse::{Packet, parse_into};
+use weft_common::verdict::DropReason;
+
+/// Bytes that are made readable up front: all headers of any packet that is not refused.
+const HEADERS: u32 = 256;
+
+/// Beyond this no header is looked for: lets the verifier bound every offset.
+const REACH: u32 = 0x3fff;
+
+/// A packet at a TC hook.
+pub struct Skb {
+    raw: *mut __sk_buff,
+}
+
+impl Skb {
+    /// The packet of this run, with its headers readable.
+    #[inline(always)]
+    pub fn new(ctx: &TcContext) -> Self {
+        let skb = Self { raw: ctx.skb.skb };
+        skb.pull();
+        skb
+    }
+
+    /// Bytes of the frame, all of its segments' together.
+    #[inline(always)]
+    pub fn len(&self) -> u32 {
+        // SAFETY: the kernel keeps the context alive for the run.
+        unsafe { (*self.raw).len }
+    }
+
+    /// Interface whose hook this is.
+    #[inline(always)]
+    pub fn link(&self) -> u32 {
+        // SAFETY: the kernel keeps the context alive for the run.
+        unsafe { (*self.raw).ifindex }
+    }
+
+    /// Interface the packet came in on, or 0 when this host made it.
+    #[inline(always)]
+    pub fn arrived_on(&self) -> u32 {
+        // SAFETY: the kernel keeps the context alive for the run.
+        unsafe { (*self.raw).ingress_ifindex }
+    }
+
+    /// Payload bytes of each segment of a merged packet, or 0.
+    #[inline(always)]
+    pub fn segment_size(&self) -> u32 {
+        // SAFETY: the kernel keeps the context alive for the run.
+        unsafe { (*self.raw).gso_size }
+    }
+
+    /// Whether a VXLAN device took it off a tunnel.
+    #[inline(always)]
+    pub fn is_tunnelled(&self) -> bool {
+        // The shortest form of `struct bpf_tunnel_key`, of 4.3: id, IPv4 address, tos, ttl.
+        let mut key = [0_u32; 3];
+        // SAFETY: the helper writes at most the size it is given.
+        unsafe { bpf_skb_get_tunnel_key(self.raw, key.as_mut_ptr().cast(), 12, 0) == 0 }
+    }
+
+    /// Copies the bytes at `at` into `to`.
+    #[inline(always)]
+    pub fn copy(&self, at: u32, to: &mut [u8]) -> Result<(), DropReason> {
+        let len = to.len() as u32;
+        // SAFETY: the helper writes at most the slice's length and checks the offset itself.
+        ok(unsafe { bpf_skb_load_bytes(self.raw.cast(), at, to.as_mut_ptr().cast(), len) })
+    }
+
+    /// Writes the bytes at `at`.
+    #[inline(always)]
+    pub fn paste(&mut self, at: u32, from: &[u8]) -> Result<(), DropReason> {
+        // SAFETY: the helper reads exactly the slice and checks the offset itself.
+        ok(unsafe { bpf_skb_store_bytes(self.raw, at, from.as_ptr().cast(), from.len() as u32, 0) })
+    }
+
+    /// Writes a header at `at` that is too large for the stack, by way of `room`.
+    #[inline(always)]
+    pub fn put_by<T: Header>(&mut self, at: u32, room: &mut Room, header: T) -> Result<(), DropReason> {
+        const { assert!(size_of::<Placed<T>>() <= size_of::<Room>()) };
+        let placed: *mut Placed<T> = (&raw mut *room).cast();
+        // SAFETY: the room is large enough and aligned for it; the helper reads exactly the header and
+        // checks the offset itself.
+        ok(unsafe {
+            (&raw mut (*placed).header).write(header);
+            bpf_skb_store_bytes(self.raw, at, (&raw const (*placed).header).cast(), size_of::<T>() as u32, 0)
+        })
+    }
+
+    /// Writes a header at `at`.
+    #[inline(always)]
+    pub fn put<T: Header>(&mut self, at: u32, header: T) -> Result<(), DropReason> {
+        let placed = Placed { lead: [0; 2], header };
+        let from = (&raw const placed.header).cast();
+        // SAFETY: the helper reads exactly the header's size and checks the offset itself.
+        let done = unsafe { bpf_skb_store_bytes(self.raw, at, from, size_of::<T>() as u32, 0) };
+        ok(done)
+    }
+
+    /// Opens room for `len` bytes behind the link header, whose copy ends up in front of the network
+    /// header. `flags` say what the room will hold, so that offloads keep working.
+    #[inline(always)]
+    pub fn grow(&mut self, len: u32, flags: u64) -> Result<(), DropReason> {
+        // SAFETY: changes the packet the context belongs to; no pointer into it is held.
+        ok(unsafe { bpf_skb_adjust_room(self.raw, len as i32, BPF_ADJ_ROOM_MAC, flags) })
+    }
+
+    /// Takes away `len` bytes behind the link header.
+    #[inline(always)]
+    pub fn shrink(&mut self, len: u32, flags: u64) -> Result<(), DropReason> {
+        // SAFETY: as in `grow`.
+        ok(unsafe { bpf_skb_adjust_room(self.raw, -(len as i32), BPF_ADJ_ROOM_MAC, flags) })
+    }
+
+    /// Cuts or pads the frame to `len` bytes; a merged packet becomes a plain one.
+    #[inline(always)]
+    pub fn resize(&mut self, len: u32) -> Result<(), DropReason> {
+        // SAFETY: as in `grow`.
+        ok(unsafe { bpf_skb_change_tail(self.raw, len, 0) })
+    }
+
+    /// Says that the packet is for the one who gets it. What is delivered by redirect keeps the type it
+    /// was received with, and `ip_rcv` drops what was addressed to another station.
+    #[inline(always)]
+    pub fn set_for_us(&mut self) {
+        const PACKET_HOST: u32 = 0;
+        // SAFETY: as in `grow`. It fails only for types that are not asked for here.
+        unsafe { bpf_skb_change_type(self.raw, PACKET_HOST) };
+    }
+
+    /// Makes the headers readable directly. After a resize they have to be made so again.
+    #[inline(always)]
+    pub fn pull(&self) {
+        let want = if self.len() < HEADERS { self.len() } else { HEADERS };
+        // SAFETY: the kernel keeps the context alive for the run.
+        let readable = unsafe { (*self.raw).data_end - (*self.raw).data };
+        if readable < want {
+            // SAFETY: as in `grow`. When it fails, what can not be read is refused as malformed.
+            unsafe { bpf_skb_pull_data(self.raw, want) };
+        }
+    }
+
+    /// The context, for helpers that take it.
+    #[inline(always)]
+    pub fn raw(&self) -> *mut __sk_buff {
+        self.raw
+    }
+}
+
+/// The sum of `bytes`, whose number is a multiple of four, by the kernel's own routine.
+#[inline(always)]
+pub fn sum(bytes: &[u8]) -> Sum {
+    // SAFETY: the helper reads exactly the slice.
+    let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, bytes.as_ptr().cast_mut().cast(), bytes.len() as u32, 0) };
+    Sum(sum as u64 & 0xffff_ffff)
+}
+
+/// Reads the IP packet at `at` into `packet`, in a frame of its own.
+#[inline(never)]
+pub fn parse(packet: &mut Packet, skb: &Skb, at: u32, ethertype: [u8; 2]) -> Result<(), DropReason> {
+    parse_into(packet, skb, at, ethertype)
+}
+
+impl Bytes for Skb {
+    #[inline(always)]
+    fn frame_len(&self) -> u32 {
+        self.len()
+    }
+
+    #[inline(always)]
+    fn get<T: Header>(&self, at: u32) -> Option<T> {
+        // SAFETY: the kernel keeps the context alive for the run.
+        let (data, end) = unsafe { (bound(&raw const (*self.raw).data), bound(&raw const (*self.raw).data_end)) };
+        read(data, end, at)
+    }
+}
+
+/// A packet at the XDP hook.
+pub struct Raw {
+    raw: *mut xdp_md,
+}
+
+impl Raw {
+    /// The packet of this run.
+    #[inline(always)]
+    pub fn new(ctx: &XdpContext) -> Self {
+        Self { raw: ctx.ctx }
+    }
+}
+
+impl Bytes for Raw {
+    #[inline(always)]
+    fn frame_len(&self) -> u32 {
+        // SAFETY: the kernel keeps the context alive for the run.
+        unsafe { (*self.raw).data_end - (*self.raw).data }
+    }
+
+    #[inline(always)]
+    fn get<T: Header>(&self, at: u32) -> Option<T> {
+        // SAFETY: the kernel keeps the context alive for the run.
+        let (data, end) = unsafe { (bound(&raw const (*self.raw).data), bound(&raw const (*self.raw).data_end)) };
+        read(data, end, at)
+    }
+}
+
+/// A bound of the packet. The context shows it as 32 bits and the verifier as a pointer: it has to be read
+/// anew each time, or the compiler keeps half of a register and the verifier loses what it was.
+///
+/// # Safety
+///
+/// `field` is the context's `data` or `data_end`.
+#[inline(always)]
+unsafe fn bound(field: *const u32) -> usize {
+    // SAFETY: the caller points into the context, which lives for the run.
+    unsafe { field.read_volatile() as usize }
+}
+
+#[inline(always)]
+fn read<T: Header>(data: usize, end: usize, at: u32) -> Option<T> {
+    if at > REACH || data + at as usize + size_of::<T>() > end {
+        return None;
+    }
+    // SAFETY: the line above proves that the bytes lie within the packet.
+    Some(unsafe { load(data + at as usize) })
+}
+
+/// Copies a header out of the packet, in words as wide as they come: the compiler, which has to assume
+/// that the processor minds where a word lies, would load every byte on its own.
+///
+/// # Safety
+///
+/// The header's bytes lie within the packet.
+#[inline(always)]
+unsafe fn load<T: Header>(at: usize) -> T {
+    const { assert!(size_of::<T>() <= size_of::<Words>()) };
+    let mut words = Words([0; 8]);
+    let size = size_of::<T>();
+    // SAFETY: each load lies within the header, which the caller vouches for, and goes to the same offset of
+    // `words`, which is aligned for it and large enough. `Header` promises that any bits are a valid value.
+    unsafe {
+        let to = (&raw mut words).cast::<u8>();
+        let mut i = 0;
+        while i + 8 <= size {
+            let word: u64;
+            asm!("{word} = *(u64 *)({at} + 0)", word = out(reg) word, at = in(reg) at + i, options(pure, readonly, nostack));
+            to.add(i).cast::<u64>().write(word);
+            i += 8;
+        }
+        if i + 4 <= size {
+            let word: u64;
+            asm!("{word} = *(u32 *)({at} + 0)", word = out(reg) word, at = in(reg) at + i, options(pure, readonly, nostack));
+            to.add(i).cast::<u32>().write(word as u32);
+            i += 4;
+        }
+        if i + 2 <= size {
+            let word: u64;
+            asm!("{word} = *(u16 *)({at} + 0)", word = out(reg) word, at = in(reg) at + i, options(pure, readonly, nostack));
+            to.add(i).cast::<u16>().write(word as u16);
+            i += 2;
+        }
+        if i < size {
+            to.add(i).write((at as *const u8).add(i).read_volatile());
+        }
+        to.cast::<T>().read()
+    }
+}
+
+/// Room for the largest header that is read.
+#[repr(C, align(8))]
+struct Words([u64; 8]);
+
+/// Room for the largest header that is written.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub struct Room([u64; 12]);
+
+/// A header in memory, placed so that what follows its link header is aligned as it would be in memory:
+/// the compiler then stores words and not bytes.
+#[repr(C, align(8))]
+struct Placed<T> {
+    lead: [u8; 2],
+    header: T,
+}
+
+#[inline(always)]
+fn ok(code: i64) -> Result<(), DropReason> {
+    if code == 0 { Ok(()) } else { Err(DropReason::KernelRefused) }
+}

@@ -1,0 +1,75 @@
+//! Tells the daemon of drops, by sample, and of packets the tables could not place.
+
+#![expect(unsafe_code, reason = "fills records in the ring buffer's memory")]
+
+use aya_ebpf::helpers::bpf_skb_load_bytes;
+use weft_common::event::{Drop, Hook, Kind, MISS_BYTES, Miss};
+use weft_common::id::AppId;
+use weft_common::table::Counts;
+
+use crate::maps;
+use crate::packet::Skb;
+use crate::run::Run;
+
+/// Reports a drop, if its reason has not been reported too often, and counts it for the pair of apps.
+#[inline(never)]
+pub fn dropped(skb: &Skb, run: &Run) {
+    let (src, dst) = (run.sender.identity, run.receiver.identity);
+    if src.app != AppId::ANY && dst.app != AppId::ANY {
+        maps::count_traffic(src.app, dst.app, Counts { drops: 1, ..Counts::default() });
+    }
+    let Some(skipped) = maps::sample(run.reason, run.now) else { return };
+    let Some(mut entry) = maps::EVENTS.reserve::<Record<Drop>>(0) else { return };
+    // SAFETY: the reserved memory is a `Drop`, written whole; a plain record needs no initialised memory before.
+    let event = unsafe {
+        entry.as_mut_ptr().cast::<Drop>().write(Drop::default());
+        &mut *entry.as_mut_ptr().cast::<Drop>()
+    };
+    event.kind = Kind::Drop as u32;
+    event.reason = run.reason;
+    event.time = run.now;
+    event.skipped = skipped;
+    event.src_identity = src;
+    event.dst_identity = dst;
+    event.hook = run.hook as u8;
+    event.direction = run.direction;
+    event.rule = run.rule;
+    event.link = skb.link();
+    let packet = &run.packet;
+    let ports = packet.key.ports(packet.leg);
+    event.src = packet.src;
+    event.dst = packet.dst;
+    event.src_port = ports.src;
+    event.dst_port = ports.dst;
+    event.protocol = packet.protocol;
+    event.tcp_flags = packet.tcp_flags;
+    entry.submit(0);
+}
+
+/// Hands a packet to the daemon, which may know where it belongs.
+#[inline(never)]
+pub fn missed(skb: &Skb, hook: Hook) {
+    let Some(mut entry) = maps::EVENTS.reserve::<Record<MissRecord>>(0) else { return };
+    let record = entry.as_mut_ptr();
+    let len = skb.len();
+    let head = Miss { kind: Kind::Miss as u32, len, link: skb.link(), hook: hook as u32 };
+    // SAFETY: the reserved memory is a `MissRecord`; its bytes are written by the helper, which fills what
+    // it does not read with zeros.
+    unsafe {
+        (&raw mut (*record).0.head).write(head);
+        let want = if len as usize > MISS_BYTES { MISS_BYTES as u32 } else { len };
+        let want = if want == 0 { 1 } else { want };
+        bpf_skb_load_bytes(skb.raw().cast(), 0, (&raw mut (*record).0.bytes).cast(), want & 0x7ff);
+    }
+    entry.submit(0);
+}
+
+#[repr(C)]
+struct MissRecord {
+    head: Miss,
+    bytes: [u8; MISS_BYTES],
+}
+
+/// What the ring buffer holds.
+#[repr(transparent)]
+struct Record<T>(T);

@@ -1,0 +1,106 @@
+//! What one run of a program has found out about its packet, step by step.
+//!
+//! It lives in per-CPU memory, because the kernel's 512 bytes of stack are shared by a whole call chain.
+//! Every CPU has its own, and runs do not nest: a program that redirects has ended before the packet
+//! moves, and copies are queued.
+
+use weft_common::addr::{Ip, Mac};
+use weft_common::answer::{Error6, Notice};
+use weft_common::event::Hook;
+use weft_common::flow::{Flow, Side};
+use weft_common::id::Identity;
+use weft_common::parse::Packet;
+use weft_common::policy::Query;
+use weft_common::route::{Hop, Route};
+
+use crate::packet::Room;
+
+/// See the module.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Run {
+    /// The packet, as far as it was read.
+    pub packet: Packet,
+    /// Where its link header starts: behind the tunnel's headers, or at the start.
+    pub link: u32,
+    /// Who sent it, established by the hook.
+    pub sender: Party,
+    /// Whom it is for.
+    pub receiver: Party,
+    /// What policy is asked.
+    pub query: Query,
+    /// A flow that is to be remembered.
+    pub flow: Flow,
+    /// When the run began, in nanoseconds of the monotonic clock.
+    pub now: u64,
+    /// The rule that decided.
+    pub rule: u32,
+    /// When the packet does not fit: what does.
+    pub mtu: u32,
+    /// What the sender is told.
+    pub notice: Notice,
+    /// Where headers are made.
+    pub room: Room,
+    /// What an ICMP error quotes.
+    pub quote: [u8; Error6::QUOTE],
+    /// Number of the [`weft_common::verdict::DropReason`] when it is dropped.
+    pub reason: u32,
+    /// Which program runs.
+    pub hook: Hook,
+    /// Whose rule set decided.
+    pub direction: u8,
+}
+
+/// One end of a packet's way.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Party {
+    /// Where its packets come from and go to.
+    pub hop: Hop,
+    /// Who it is.
+    pub identity: Identity,
+    /// Its hardware address; zero when it is not known.
+    pub mac: Mac,
+}
+
+impl Run {
+    /// Forgets the run before.
+    #[inline(always)]
+    pub fn begin(&mut self, hook: Hook, now: u64) {
+        self.hook = hook;
+        self.now = now;
+        self.link = 0;
+        self.packet.src = Ip::NONE;
+        self.packet.dst = Ip::NONE;
+        self.packet.key.port = [0; 2];
+        self.packet.protocol = 0;
+        self.packet.tcp_flags = 0;
+        self.sender = Party::default();
+        self.receiver = Party::default();
+        self.rule = 0;
+        self.mtu = 0;
+        self.direction = 0;
+    }
+}
+
+impl Party {
+    /// A side of a flow.
+    #[inline(always)]
+    pub fn of(side: &Side) -> Self {
+        Self { hop: side.hop, identity: side.identity, mac: side.mac }
+    }
+
+    /// Whoever has an address.
+    #[inline(always)]
+    pub fn at(route: &Route) -> Self {
+        Self { hop: route.hop, identity: route.identity, mac: route.mac }
+    }
+
+    /// Makes it a side of a flow, which keeps its counts.
+    #[inline(always)]
+    pub fn place(&self, side: &mut Side) {
+        side.hop = self.hop;
+        side.identity = self.identity;
+        side.mac = self.mac;
+    }
+}

@@ -1,0 +1,331 @@
+//! Interfaces: what there is, and making, changing and removing ours.
+//!
+//! Owns the netlink connection that `route.rs` shares. Knows nothing of programs and tables. A change is one request:
+//! either the kernel makes all of it or none.
+
+use std::{
+    fmt, io,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
+
+use anyhow::{Context as _, Result};
+use futures::TryStreamExt as _;
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage, Prop,
+};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan};
+use weft_common::addr::Mac;
+
+use super::netns::Netns;
+
+/// The name of the gateway device unless configured.
+pub const GATEWAY: &str = "weft0";
+
+/// Interfaces, addresses and routes of the namespace it was made in.
+#[derive(Clone, Debug)]
+pub struct Links {
+    pub(super) handle: Handle,
+}
+
+/// An interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Its number.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its other names.
+    pub other_names: Vec<String>,
+    /// What an operator, or we, wrote on it.
+    pub alias: Option<String>,
+    /// What it is.
+    pub kind: LinkKind,
+    /// Its hardware address, if it is an Ethernet one.
+    pub mac: Option<Mac>,
+    /// Largest network packet.
+    pub mtu: u32,
+    /// Whether it is switched on.
+    pub is_up: bool,
+    /// Whether it is the loopback.
+    pub is_loopback: bool,
+    /// The other end, or what is below: its number, in the namespace of `peer_netns`.
+    pub peer: Option<u32>,
+    /// The namespace of `peer` as this one numbers it, if it is another.
+    pub peer_netns: Option<i32>,
+}
+
+/// What an interface is, as far as we look.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LinkKind {
+    /// Hardware, as far as the kernel knows.
+    #[default]
+    Device,
+    /// One end of a pair.
+    Veth,
+    /// A VXLAN device.
+    Vxlan(Vxlan),
+    /// Something else, by the kernel's name.
+    Other(String),
+}
+
+/// What matters of a VXLAN device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vxlan {
+    /// Its UDP port.
+    pub port: u16,
+    /// Whether routes and programs say where a packet goes, not the device.
+    pub is_external: bool,
+    /// Whether it takes the group policy extension.
+    pub has_policy: bool,
+    /// Whether it learns addresses from packets.
+    pub is_learning: bool,
+}
+
+/// The device that takes what the programs decline, and has the gateway addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// Its name.
+    pub name: String,
+    /// UDP port of the tunnel.
+    pub port: u16,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// Largest network packet.
+    pub mtu: u32,
+}
+
+/// A pair of interfaces: one here, the other for a container.
+#[derive(Clone, Debug)]
+pub struct Veth<'a> {
+    /// Name of the end here.
+    pub name: &'a str,
+    /// What is written on it.
+    pub alias: Option<&'a str>,
+    /// Hardware address of the end here; else the kernel makes one up.
+    pub mac: Option<Mac>,
+    /// Largest network packet, of both ends.
+    pub mtu: u32,
+    /// Name of the other end.
+    pub peer: &'a str,
+    /// Hardware address of the other end.
+    pub peer_mac: Mac,
+    /// Where the other end is made. None: here, for somebody else to move.
+    pub peer_netns: Option<&'a Netns>,
+}
+
+/// What can be changed of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// Switched on.
+    Up,
+    /// Switched off.
+    Down,
+    /// Largest network packet.
+    Mtu(u32),
+    /// Hardware address.
+    Mac(Mac),
+    /// Name. The interface has to be off.
+    Name(String),
+    /// What is written on it.
+    Alias(String),
+    /// No IPv6 address comes with switching it on.
+    NoLinkLocal,
+}
+
+impl Links {
+    /// Connects, in the namespace of the calling thread, which has to be inside a tokio runtime.
+    pub fn new() -> Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection().context("connect to rtnetlink")?;
+        // It ends when the last handle is dropped.
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// Every interface, by number.
+    pub async fn list(&self) -> Result<Vec<Link>> {
+        let messages: Vec<_> =
+            self.handle.link().get().execute().try_collect().await.map_err(told).context("list links")?;
+        let mut links: Vec<_> = messages.into_iter().map(Link::of).collect();
+        links.sort_by_key(|link| link.index);
+        Ok(links)
+    }
+
+    /// The interface with this name, if there is one.
+    pub async fn find(&self, name: &str) -> Result<Option<Link>> {
+        let mut found = Box::pin(self.handle.link().get().match_name(name).execute());
+        match found.try_next().await.map_err(told) {
+            Err(error) if is_gone(&error) => Ok(None),
+            message => Ok(message.with_context(|| format!("find link {name}"))?.map(Link::of)),
+        }
+    }
+
+    /// Makes the gateway device, off, and gives its number.
+    pub async fn create_gateway(&self, gateway: &Gateway) -> Result<u32> {
+        let Gateway { name, port, mac, mtu } = gateway;
+        // One device for both families: it opens a socket of each. Its peers may leave out the UDP checksum over IPv6
+        // (RFC 6935).
+        let message = LinkMessageBuilder::<LinkVxlan>::new(name)
+            .port(*port)
+            .collect_metadata(true)
+            .append_info_data(InfoVxlan::Gbp)
+            .learning(false)
+            .append_info_data(InfoVxlan::UDPZeroCsumRX(true))
+            .address(mac.bytes().to_vec())
+            .mtu(*mtu)
+            .arp(false)
+            .build();
+        let create = self.create(message, name, &[Setting::NoLinkLocal]);
+        create.await.with_context(|| format!("create gateway {name} at UDP port {port}"))
+    }
+
+    /// Makes a pair of interfaces, off, and gives the number of the end here. Nothing is left of it if it fails.
+    pub async fn create_veth(&self, veth: &Veth<'_>) -> Result<u32> {
+        let &Veth { name, alias, mac, mtu, peer, peer_mac, peer_netns } = veth;
+        let mut other = LinkMessageBuilder::<LinkUnspec>::new().name(peer).mtu(mtu).address(peer_mac.bytes().to_vec());
+        if let Some(netns) = peer_netns {
+            other = other.setns_by_fd(netns.as_fd().as_raw_fd());
+        }
+        let mut this = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+            .name(name)
+            .mtu(mtu)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(other.build())));
+        if let Some(mac) = mac {
+            this = this.address(mac.bytes().to_vec());
+        }
+        let mut settings = vec![Setting::NoLinkLocal];
+        settings.extend(alias.map(|alias| Setting::Alias(alias.to_owned())));
+        let place = peer_netns.map_or_else(String::new, |netns| format!(" in {netns}"));
+        let create = self.create(this.build(), name, &settings);
+        create.await.with_context(|| format!("create veth {name} for {peer}{place}"))
+    }
+
+    /// Changes an interface.
+    pub async fn set(&self, link: u32, settings: &[Setting]) -> Result<()> {
+        let mut message = LinkUnspec::new_with_index(link);
+        for setting in settings {
+            message = match setting {
+                Setting::Up => message.up(),
+                Setting::Down => message.down(),
+                Setting::Mtu(mtu) => message.mtu(*mtu),
+                Setting::Mac(mac) => message.address(mac.bytes().to_vec()),
+                Setting::Name(name) => message.name(name),
+                Setting::Alias(alias) => message.alias(alias),
+                Setting::NoLinkLocal => {
+                    let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+                    let family = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]);
+                    message.append_extra_attribute(family)
+                }
+            };
+        }
+        let result = self.handle.link().change(message.build()).execute().await.map_err(told);
+        result.with_context(|| {
+            let settings: Vec<_> = settings.iter().map(ToString::to_string).collect();
+            format!("set {} of link {link}", settings.join(", "))
+        })
+    }
+
+    /// Removes an interface. That it is gone is success.
+    pub async fn delete(&self, link: u32) -> Result<()> {
+        match self.handle.link().del(link).execute().await.map_err(told) {
+            Err(error) if is_gone(&error) => Ok(()),
+            result => result.with_context(|| format!("delete link {link}")),
+        }
+    }
+
+    /// Some settings are only taken of an interface that is there.
+    async fn create(&self, message: LinkMessage, name: &str, settings: &[Setting]) -> Result<u32> {
+        self.handle.link().add(message).execute().await.map_err(told)?;
+        let link = self.find(name).await?.with_context(|| format!("find link {name}: it is gone"))?.index;
+        if let Err(error) = self.set(link, settings).await {
+            self.delete(link).await?;
+            return Err(error);
+        }
+        Ok(link)
+    }
+}
+
+impl Link {
+    fn of(message: LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut link = Self {
+            index: message.header.index,
+            is_up: flags.contains(LinkFlags::Up),
+            is_loopback: flags.contains(LinkFlags::Loopback),
+            ..Self::default()
+        };
+        for attribute in message.attributes {
+            #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel says much that we do not ask")]
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Address(bytes) => link.mac = <[u8; 6]>::try_from(bytes).ok().map(Mac::new),
+                LinkAttribute::Link(peer) => link.peer = (peer != 0).then_some(peer),
+                LinkAttribute::LinkNetNsId(netns) => link.peer_netns = Some(netns),
+                LinkAttribute::PropList(names) => link.other_names = names.into_iter().filter_map(other_name).collect(),
+                LinkAttribute::LinkInfo(infos) => link.kind = LinkKind::of(infos),
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+impl LinkKind {
+    fn of(infos: Vec<LinkInfo>) -> Self {
+        let mut kind = Self::Device;
+        for info in infos {
+            if let LinkInfo::Kind(found) = info {
+                kind = match found {
+                    InfoKind::Veth => Self::Veth,
+                    InfoKind::Vxlan => Self::Vxlan(Vxlan::default()),
+                    other => Self::Other(other.to_string()),
+                };
+            } else if let (LinkInfo::Data(InfoData::Vxlan(facts)), Self::Vxlan(vxlan)) = (info, &mut kind) {
+                facts.into_iter().for_each(|fact| vxlan.learn(&fact));
+            }
+        }
+        kind
+    }
+}
+
+impl Vxlan {
+    fn learn(&mut self, fact: &InfoVxlan) {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel says much that we do not ask")]
+        match fact {
+            InfoVxlan::Port(port) => self.port = *port,
+            InfoVxlan::CollectMetadata(on) => self.is_external = *on,
+            InfoVxlan::Gbp => self.has_policy = true,
+            InfoVxlan::Learning(on) => self.is_learning = *on,
+            _ => {}
+        }
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Up => f.write_str("up"),
+            Self::Down => f.write_str("down"),
+            Self::Mtu(mtu) => write!(f, "MTU {mtu}"),
+            Self::Mac(mac) => write!(f, "address {mac}"),
+            Self::Name(name) => write!(f, "name {name}"),
+            Self::Alias(alias) => write!(f, "alias {alias}"),
+            Self::NoLinkLocal => f.write_str("no link-local address"),
+        }
+    }
+}
+
+/// rtnetlink's errors say "Received a netlink error message"; the errno says it better.
+pub(super) fn told(error: rtnetlink::Error) -> io::Error {
+    if let rtnetlink::Error::NetlinkError(message) = error { message.to_io() } else { io::Error::other(error) }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENODEV)
+}
+
+fn other_name(property: Prop) -> Option<String> {
+    if let Prop::AltIfName(name) = property { Some(name) } else { None }
+}

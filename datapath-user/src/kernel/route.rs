@@ -1,0 +1,297 @@
+//! Addresses and routes, and the way to a peer.
+//!
+//! Ours are told by their protocol number. Invariant: a route that does not carry it is never changed or removed.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Context as _, Result, bail};
+use futures::TryStreamExt as _;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netlink_packet_route::{
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
+    route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+        RouteVia,
+    },
+};
+use rtnetlink::RouteMessageBuilder;
+
+use super::link::{Link, Links, told};
+
+/// What routes of ours carry in the field `protocol`: 119 is `w`, and nobody's in iproute2's list.
+pub const PROTOCOL: u8 = 119;
+
+/// What the kernel gives to an IPv6 route without a metric (`IP6_RT_PRIO_USER`).
+const IPV6_METRIC: u32 = 1024;
+
+/// An address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// The interface.
+    pub link: u32,
+    /// The address, with the length of its prefix.
+    pub net: IpNet,
+}
+
+/// A route of the main table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Route {
+    /// Where to.
+    pub dst: IpNet,
+    /// The interface.
+    pub link: u32,
+    /// The next hop, taken to be on the link whatever the addresses say. None: the destination itself is.
+    pub via: Option<IpAddr>,
+    /// The source address that this host takes.
+    pub src: Option<IpAddr>,
+    /// The lower comes first. None: what the kernel gives.
+    pub metric: Option<u32>,
+    /// Largest packet, if not the interface's.
+    pub mtu: Option<u32>,
+}
+
+/// The way that packets take to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// The interface they leave by.
+    pub uplink: u32,
+    /// Our address on it.
+    pub source: IpAddr,
+    /// The router, or the address itself.
+    pub next_hop: IpAddr,
+    /// Largest packet: the interface's, the route's, or what was learned on the way.
+    pub mtu: u32,
+}
+
+/// An interface that may lead to peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uplink {
+    /// The interface.
+    pub link: Link,
+    /// Its global addresses.
+    pub addresses: Vec<IpNet>,
+    /// Whether a default route goes by it.
+    pub is_default: bool,
+}
+
+impl Route {
+    /// To a prefix that is on the link.
+    pub fn on_link(dst: IpNet, link: u32) -> Self {
+        Self { dst, link, via: None, src: None, metric: None, mtu: None }
+    }
+}
+
+impl Links {
+    /// Every global address, sorted.
+    pub async fn addresses(&self) -> Result<Vec<Address>> {
+        let messages = self.handle.address().get().execute();
+        let messages: Vec<_> = messages.try_collect().await.map_err(told).context("list addresses")?;
+        let global = messages.iter().filter(|message| message.header.scope == AddressScope::Universe);
+        let mut addresses: Vec<_> = global.filter_map(Address::of).collect();
+        addresses.sort();
+        Ok(addresses)
+    }
+
+    /// Gives an address to an interface, in use at once: that nobody else has it is known. That it has it is success.
+    pub async fn add_address(&self, address: Address) -> Result<()> {
+        let Address { link, net } = address;
+        let mut request = self.handle.address().add(link, net.addr(), net.prefix_len()).replace();
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        request.execute().await.map_err(told).with_context(|| format!("add address {net} to link {link}"))
+    }
+
+    /// Takes an address from an interface. That it has none is success.
+    pub async fn delete_address(&self, address: Address) -> Result<()> {
+        let Address { link, net } = address;
+        let request = self.handle.address().add(link, net.addr(), net.prefix_len()).message_mut().clone();
+        match self.handle.address().del(request).execute().await.map_err(told) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => Ok(()),
+            result => result.with_context(|| format!("delete address {net} of link {link}")),
+        }
+    }
+
+    /// Our routes, sorted.
+    pub async fn routes(&self) -> Result<Vec<Route>> {
+        let all = self.all_routes().await?;
+        let mut ours: Vec<_> = all.into_iter().filter(|(_, is_ours)| *is_ours).map(|(route, _)| route).collect();
+        ours.sort();
+        Ok(ours)
+    }
+
+    /// Sees to it that the route is there. An earlier one of ours with its destination and metric gives way to it
+    /// without a gap; another's is an error.
+    pub async fn put_route(&self, route: &Route) -> Result<()> {
+        let context = || format!("add route to {} by link {}", route.dst, route.link);
+        let same = |(other, _): &&(Route, bool)| (other.dst, other.metric) == (route.dst, route.normal().metric);
+        let routes = self.all_routes().await.with_context(context)?;
+        let add = self.handle.route().add(route.message());
+        let add = match routes.iter().find(same) {
+            Some((_, false)) => bail!("{}: there is one that is not ours", context()),
+            Some((have, true)) if *have == route.normal() => return Ok(()),
+            Some((_, true)) => add.replace(),
+            None => add,
+        };
+        add.execute().await.map_err(told).with_context(context)
+    }
+
+    /// Removes our route. That there is none is success.
+    pub async fn delete_route(&self, route: &Route) -> Result<()> {
+        match self.handle.route().del(route.message()).execute().await.map_err(told) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENODEV)) => Ok(()),
+            result => result.with_context(|| format!("delete route to {} by link {}", route.dst, route.link)),
+        }
+    }
+
+    /// The way to an address outside this host; none if there is no route.
+    pub async fn path_to(&self, address: IpAddr) -> Result<Option<Path>> {
+        let context = || format!("find the way to {address}");
+        let mut question = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(address, IpNet::from(address).prefix_len())
+            .with_context(context)?
+            .build();
+        // Of the answer's route, not a condition.
+        question.header.protocol = RouteProtocol::Unspec;
+        question.header.kind = RouteType::Unspec;
+        let mut answers = Box::pin(self.handle.route().get(question).execute());
+        let answer = match answers.try_next().await.map_err(told) {
+            Err(error) if is_unreachable(&error) => return Ok(None),
+            answer => answer.with_context(context)?,
+        };
+        let Some(answer) = answer.filter(|answer| answer.header.kind == RouteType::Unicast) else { return Ok(None) };
+        let Some((route, _)) = read(&answer) else { return Ok(None) };
+        let Some(source) = route.src else { return Ok(None) };
+        let mtu = match route.mtu {
+            Some(mtu) => mtu,
+            None => self.list().await?.iter().find(|link| link.index == route.link).with_context(context)?.mtu,
+        };
+        Ok(Some(Path { uplink: route.link, source, next_hop: route.via.unwrap_or(address), mtu }))
+    }
+
+    /// Interfaces that are up and have a global address, those with a default route first.
+    pub async fn uplinks(&self) -> Result<Vec<Uplink>> {
+        let (addresses, routes) = (self.addresses().await?, self.all_routes().await?);
+        let links = self.list().await?.into_iter().filter(|link| link.is_up && !link.is_loopback);
+        let uplinks = links.map(|link| {
+            let addresses = addresses.iter().filter(|address| address.link == link.index);
+            let addresses: Vec<_> = addresses.map(|address| address.net).collect();
+            let is_default =
+                routes.iter().any(|(route, _)| route.link == link.index && route.dst.prefix_len() == 0);
+            Uplink { link, addresses, is_default }
+        });
+        let mut uplinks: Vec<_> = uplinks.filter(|uplink| !uplink.addresses.is_empty()).collect();
+        uplinks.sort_by_key(|uplink| (!uplink.is_default, uplink.link.index));
+        Ok(uplinks)
+    }
+
+    /// Unicast routes of the main table, each with whether it is ours.
+    async fn all_routes(&self) -> Result<Vec<(Route, bool)>> {
+        let mut routes = Vec::new();
+        let families =
+            [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
+        for family in families {
+            let messages = self.handle.route().get(family).execute();
+            let messages: Vec<_> = messages.try_collect().await.map_err(told).context("list routes")?;
+            let main = messages.iter().filter(|message| {
+                message.header.table == RouteHeader::RT_TABLE_MAIN && message.header.kind == RouteType::Unicast
+            });
+            routes.extend(main.filter_map(read));
+        }
+        Ok(routes)
+    }
+}
+
+impl Address {
+    fn of(message: &AddressMessage) -> Option<Self> {
+        let mut address = None;
+        for attribute in &message.attributes {
+            // Of a point-to-point interface the first is the other end's.
+            if let AddressAttribute::Local(local) = attribute {
+                address = Some(*local);
+                break;
+            }
+            if let AddressAttribute::Address(found) = attribute {
+                address = Some(*found);
+            }
+        }
+        let net = IpNet::new(address?, message.header.prefix_len).ok()?;
+        Some(Self { link: message.header.index, net })
+    }
+}
+
+impl Route {
+    fn message(&self) -> RouteMessage {
+        let &Self { dst, link, via, src, metric, mtu } = self;
+        let mut message = match dst {
+            IpNet::V4(net) => {
+                RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(net.network(), net.prefix_len()).build()
+            }
+            IpNet::V6(net) => {
+                RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(net.network(), net.prefix_len()).build()
+            }
+        };
+        message.header.protocol = PROTOCOL.into();
+        if dst.addr().is_ipv4() && via.is_none() {
+            message.header.scope = RouteScope::Link;
+        }
+        message.attributes.push(RouteAttribute::Oif(link));
+        if let Some(via) = via {
+            message.header.flags |= netlink_packet_route::route::RouteFlags::Onlink;
+            message.attributes.push(match (dst, via) {
+                (IpNet::V4(_), IpAddr::V6(via)) => RouteAttribute::Via(RouteVia::Inet6(via)),
+                (IpNet::V4(_) | IpNet::V6(_), via) => RouteAttribute::Gateway(via.into()),
+            });
+        }
+        message.attributes.extend(src.map(|src| RouteAttribute::PrefSource(src.into())));
+        message.attributes.extend(metric.map(RouteAttribute::Priority));
+        message.attributes.extend(mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
+        message
+    }
+
+    /// As the kernel tells it.
+    fn normal(&self) -> Self {
+        let default = if self.dst.addr().is_ipv6() { IPV6_METRIC } else { 0 };
+        Self { dst: self.dst.trunc(), metric: self.metric.filter(|metric| *metric != default), ..*self }
+    }
+}
+
+/// A route in the kernel's words, and whether it is ours. None: it has many next hops, or none.
+fn read(message: &RouteMessage) -> Option<(Route, bool)> {
+    let any = match message.header.address_family {
+        netlink_packet_route::AddressFamily::Inet => IpNet::from(Ipv4Net::default()),
+        netlink_packet_route::AddressFamily::Inet6 => IpNet::from(Ipv6Net::default()),
+        _ => return None,
+    };
+    let mut route = Route::on_link(any, 0);
+    for attribute in &message.attributes {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel says much that we do not ask")]
+        match attribute {
+            RouteAttribute::Destination(dst) => {
+                route.dst = IpNet::new(ip(dst)?, message.header.destination_prefix_length).ok()?;
+            }
+            RouteAttribute::Oif(link) => route.link = *link,
+            RouteAttribute::Gateway(via) => route.via = ip(via),
+            RouteAttribute::Via(RouteVia::Inet(via)) => route.via = Some((*via).into()),
+            RouteAttribute::Via(RouteVia::Inet6(via)) => route.via = Some((*via).into()),
+            RouteAttribute::PrefSource(src) => route.src = ip(src),
+            RouteAttribute::Priority(metric) => route.metric = Some(*metric),
+            RouteAttribute::Metrics(metrics) => {
+                route.mtu =
+                    metrics.iter().find_map(|m| if let RouteMetric::Mtu(mtu) = m { Some(*mtu) } else { None });
+            }
+            _ => {}
+        }
+    }
+    (route.link != 0).then(|| (route.normal(), message.header.protocol == PROTOCOL.into()))
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some((*v4).into()),
+        RouteAddress::Inet6(v6) => Some((*v6).into()),
+        _ => None,
+    }
+}
+
+fn is_unreachable(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL))
+}

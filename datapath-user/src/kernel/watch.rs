@@ -1,0 +1,87 @@
+//! Hints that interfaces, addresses, routes or neighbours of the namespace have changed.
+//!
+//! A hint is coarse and may be about nothing; one that is lost is made up for by whoever looks at everything from
+//! time to time.
+
+use anyhow::{Context as _, Result};
+use futures::{FutureExt as _, StreamExt as _, channel::mpsc::UnboundedReceiver};
+use netlink_packet_route::RouteNetlinkMessage;
+use rtnetlink::{
+    MulticastGroup,
+    packet_core::{NetlinkMessage, NetlinkPayload},
+    sys::SocketAddr,
+};
+use tokio::task::AbortHandle;
+
+/// What may be different.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Interfaces.
+    pub links: bool,
+    /// Addresses of interfaces.
+    pub addresses: bool,
+    /// Routes.
+    pub routes: bool,
+    /// Hardware addresses of others.
+    pub neighbours: bool,
+}
+
+/// Listens for as long as it lives.
+#[derive(Debug)]
+pub struct Watch {
+    messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+    connection: AbortHandle,
+}
+
+impl Watch {
+    /// Listens in the namespace of the calling thread, which has to be inside a tokio runtime.
+    pub fn new() -> Result<Self> {
+        let (connection, _, messages) = rtnetlink::new_multicast_connection(&[
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+            MulticastGroup::Neigh,
+        ])
+        .context("listen to rtnetlink")?;
+        let connection = tokio::spawn(connection).abort_handle();
+        Ok(Self { messages, connection })
+    }
+
+    /// Waits for a change, and takes what else is there already. None: there will be no more.
+    pub async fn changed(&mut self) -> Option<Changed> {
+        let mut changed = Changed::default();
+        while changed == Changed::default() {
+            let (message, _) = self.messages.next().await?;
+            changed.learn(&message);
+        }
+        while let Some(Some((message, _))) = self.messages.next().now_or_never() {
+            changed.learn(&message);
+        }
+        Some(changed)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Changed {
+    fn learn(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) {
+        use RouteNetlinkMessage as M;
+        #[expect(clippy::wildcard_enum_match_arm, reason = "we listen to a few groups only")]
+        match &message.payload {
+            NetlinkPayload::InnerMessage(M::NewLink(_) | M::DelLink(_)) => self.links = true,
+            NetlinkPayload::InnerMessage(M::NewAddress(_) | M::DelAddress(_)) => self.addresses = true,
+            NetlinkPayload::InnerMessage(M::NewRoute(_) | M::DelRoute(_)) => self.routes = true,
+            NetlinkPayload::InnerMessage(M::NewNeighbour(_) | M::DelNeighbour(_)) => self.neighbours = true,
+            NetlinkPayload::Overrun(_) => {
+                *self = Self { links: true, addresses: true, routes: true, neighbours: true };
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! Rules: who may, or may not, send what to whom.
+//!
+//! The text form is the one of the CLI and of files: `ACTION FROM -> TO [TRAFFIC] [precedence N] [as NAME]`.
+//! Invariant: at least one side is an identity. An address says nothing of who has it, so a rule with a prefix
+//! is kept by the identity on its other side.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use weft_common::policy::{Action, Rank};
+
+use super::{
+    invalid::{Invalid, Quoted},
+    name::RuleName,
+    selector::Selector,
+    traffic::Traffic,
+};
+
+/// A rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// What it does.
+    pub action: Action,
+    /// Who sends.
+    pub from: Selector,
+    /// Who receives.
+    pub to: Selector,
+    /// What is sent.
+    pub traffic: Traffic,
+    /// Which rule wins.
+    pub precedence: Precedence,
+    /// What it is called, if it was given a name.
+    pub name: Option<RuleName>,
+    /// Where it was written, if in a file.
+    pub source: Option<Source>,
+}
+
+/// The greater wins; at the same precedence reject beats deny beats allow. Defaults of apps are below 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Precedence(u32);
+
+/// A line of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The file, as the operator named it.
+    pub file: Arc<str>,
+    /// Counted from 1.
+    pub line: u32,
+}
+
+const HELP: &str = "write ACTION FROM -> TO [TRAFFIC] [precedence N] [as NAME], as: allow shop/web -> blog/db tcp/5432";
+
+impl Precedence {
+    /// The lowest that a rule can have.
+    pub const MIN: Self = Self(1);
+    /// The highest.
+    pub const MAX: Self = Self(Rank::PRECEDENCE_MAX);
+    /// Of a rule that names none.
+    pub const DEFAULT: Self = Self(1000);
+
+    /// A precedence from [`Self::MIN`] to [`Self::MAX`].
+    pub fn new(raw: u32) -> Option<Self> {
+        Some(Self(raw)).filter(|precedence| (Self::MIN..=Self::MAX).contains(precedence))
+    }
+
+    /// The number.
+    pub fn raw(self) -> u32 {
+        self.0
+    }
+}
+
+impl Rule {
+    /// A rule without name and source. Refuses one between two prefixes.
+    pub fn new(action: Action, from: Selector, to: Selector, traffic: Traffic) -> Result<Self, Invalid> {
+        let rule = Self { action, from, to, traffic, precedence: Precedence::DEFAULT, name: None, source: None };
+        if matches!((&rule.from, &rule.to), (Selector::Net(_), Selector::Net(_))) {
+            return Err(Invalid::new("rule", &rule.to_string(), "one side has to be an app, host, outside or any"));
+        }
+        Ok(rule)
+    }
+
+    /// Its number in the order of ranks.
+    pub fn rank(&self) -> Rank {
+        Rank::new(self.precedence.0, self.action)
+    }
+
+    /// Whether both say the same, wherever they are written and whatever they are called.
+    pub fn says_same(&self, other: &Self) -> bool {
+        let Self { action, from, to, traffic, precedence, name: _, source: _ } = self;
+        (action, from, to, traffic, precedence)
+            == (&other.action, &other.from, &other.to, &other.traffic, &other.precedence)
+    }
+
+    /// What it says, without its name: two rules are the same if this is.
+    pub fn statement(&self) -> Statement<'_> {
+        Statement(self)
+    }
+}
+
+impl FromStr for Rule {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let spaced = join_lists(&text.replace("->", " -> "));
+        let words: Vec<_> = spaced.split_ascii_whitespace().collect();
+        let refuse = || Invalid::new("rule", text, HELP);
+        let [action, words @ ..] = words.as_slice() else { return Err(refuse()) };
+        let action = action_of(action)?;
+        let arrow = words.iter().position(|word| *word == "->").ok_or_else(refuse)?;
+        let (from, words) = (words[..arrow].join(" "), &words[arrow + 1..]);
+        let to_len = match words {
+            [_, "except", _, ..] => 3,
+            [_, ..] => 1,
+            [] => return Err(refuse()),
+        };
+        let (to, mut options) = words.split_at(to_len);
+        let traffic = match options {
+            [] | ["precedence" | "as", ..] => Traffic::Any,
+            [traffic, rest @ ..] => {
+                options = rest;
+                traffic.parse()?
+            }
+        };
+        let mut rule = Self::new(action, from.parse()?, to.join(" ").parse()?, traffic)?;
+        let (mut precedence, mut name) = (None, None);
+        while let [option, rest @ ..] = options {
+            let ([value, rest @ ..], true) = (rest, ["precedence", "as"].contains(option)) else {
+                return Err(Invalid::new("rule", text, format!("{} is not understood; {HELP}", Quoted(option))));
+            };
+            let twice = if *option == "as" {
+                name.replace(value.parse()?).is_some()
+            } else {
+                precedence.replace(value.parse()?).is_some()
+            };
+            if twice {
+                return Err(Invalid::new("rule", text, format!("{option:?} is there twice")));
+            }
+            options = rest;
+        }
+        rule.precedence = precedence.unwrap_or(Precedence::DEFAULT);
+        rule.name = name;
+        Ok(rule)
+    }
+}
+
+fn action_of(word: &str) -> Result<Action, Invalid> {
+    let known = [Action::Allow, Action::Deny, Action::Reject];
+    let found = known.into_iter().find(|action| action.name() == word);
+    found.ok_or_else(|| Invalid::new("action", word, "a rule starts with allow, deny or reject"))
+}
+
+/// Takes out spaces around commas: a list is one word.
+fn join_lists(text: &str) -> String {
+    let parts: Vec<_> = text.split(',').collect();
+    let last = parts.len() - 1;
+    let trimmed = parts.iter().enumerate().map(|(at, part)| {
+        let part = if at > 0 { part.trim_ascii_start() } else { part };
+        if at < last { part.trim_ascii_end() } else { part }
+    });
+    trimmed.collect::<Vec<_>>().join(",")
+}
+
+impl FromStr for Precedence {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let digits = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+        let raw = if digits { text.parse().ok() } else { None };
+        let help = || Invalid::new("precedence", text, format!("use {} to {}", Self::MIN.0, Self::MAX.0));
+        raw.and_then(Self::new).ok_or_else(help)
+    }
+}
+
+/// A rule without its name: [`Rule::statement`].
+pub struct Statement<'a>(&'a Rule);
+
+impl fmt::Display for Statement<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Rule { action, from, to, traffic, precedence, name: _, source: _ } = self.0;
+        write!(f, "{} {from} -> {to} {traffic}", action.name())?;
+        if *precedence != Precedence::DEFAULT {
+            write!(f, " precedence {}", precedence.0)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.statement())?;
+        if let Some(name) = &self.name {
+            write!(f, " as {name}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file.escape_debug(), self.line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{
+        prefix::Prefix,
+        selector::Net,
+        traffic::{Ports, Ranges, Types},
+    };
+
+    #[test]
+    fn rules_are_read_and_printed() {
+        let check = |text: &str, expect: &str| assert_eq!(text.parse::<Rule>().unwrap().to_string(), expect);
+        for text in [
+            "allow shop/web -> blog/db tcp/5432",
+            "deny shop -> outside any",
+            "reject shop/web -> 203.0.113.0/24 except 203.0.113.7/32 tcp/80,443,8000-8100 precedence 2000",
+            "allow host -> any icmp/8 precedence 1 as ping",
+            "allow 192.0.2.0/24 -> shop sctp",
+        ] {
+            check(text, text);
+        }
+        check("allow shop->blog", "allow shop -> blog any");
+        check("  deny\tshop  ->  outside ", "deny shop -> outside any");
+        check("allow a -> b as x precedence 7", "allow a -> b any precedence 7 as x");
+        check("allow a -> b precedence 1000", "allow a -> b any");
+        check(
+            "allow a -> 10.0.0.0/8 except 10.1.0.0/16 , 10.2.0.0/16 tcp/80, 81",
+            "allow a -> 10.0.0.0/8 except 10.1.0.0/16,10.2.0.0/16 tcp/80-81",
+        );
+        // Positions, not words, tell what is what.
+        check("allow precedence -> as tcp precedence 3", "allow precedence -> as tcp precedence 3");
+        check("allow except -> except", "allow except -> except any");
+    }
+
+    #[test]
+    fn what_is_no_rule_is_refused_by_name() {
+        let check = |text: &str, part: &str| {
+            let error = text.parse::<Rule>().unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+            assert!(error.bytes().all(|b| (b' '..=b'~').contains(&b)), "{error}");
+        };
+        check("", "\"\" is no rule: write ACTION");
+        check("permit a -> b", "\"permit\" is no action");
+        check("allow a b", "write ACTION");
+        check("allow -> b", "is no selector");
+        check("allow a ->", "write ACTION");
+        check("allow a -> b tcp/99999", "\"99999\" is no port");
+        check("allow a -> b tcp udp", "\"udp\" is not understood");
+        check("allow a -> b precedence", "\"precedence\" is not understood");
+        check("allow a -> b precedence 0", "\"0\" is no precedence: use 1 to 1073741823");
+        check("allow a -> b precedence 1073741824", "is no precedence");
+        check("allow a -> b precedence 1 precedence 2", "is there twice");
+        check("allow a -> b as X", "\"X\" is no rule name");
+        check("allow a -> b -> c", "\"->\" is no protocol");
+        check("allow 10.0.0.0/8 -> 11.0.0.0/8", "one side has to be an app");
+        check("allow a -> b\u{1b}[31m", "\\u{1b}");
+    }
+
+    fn selector() -> impl Strategy<Value = Selector> {
+        let name = "[a-z]{1,3}([a-z0-9.-]{0,3}[a-z0-9])?";
+        prop_oneof![
+            name.prop_filter_map("taken", |app| Some(Selector::App(app.parse().ok()?))),
+            (name, name)
+                .prop_filter_map("taken", |(app, role)| Some(Selector::Role(app.parse().ok()?, role.parse().ok()?))),
+            Just(Selector::Host),
+            Just(Selector::Outside),
+            Just(Selector::Any),
+            nets(),
+        ]
+    }
+
+    fn nets() -> impl Strategy<Value = Selector> {
+        let v4 = (any::<u32>(), 0..=32_u8, prop::collection::vec((any::<u32>(), 1..=8_u8), 0..3));
+        let v6 = (any::<u128>(), 0..=128_u8, prop::collection::vec((any::<u128>(), 1..=8_u8), 0..3));
+        let net = |addr: std::net::IpAddr, len: u8| {
+            let net = ipnet::IpNet::new(addr, len).unwrap().trunc();
+            Prefix::new(net.addr(), len)
+        };
+        let v4 = v4.prop_filter_map("too long", move |(bits, len, holes)| {
+            let mask = |len: u8| u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
+            let hole = |(low, more): (u32, u8)| {
+                (len + more <= 32)
+                    .then(|| net(((bits & mask(len)) | (low & !mask(len))).to_be_bytes().into(), len + more).unwrap())
+            };
+            Net::new(net(bits.to_be_bytes().into(), len).unwrap(), holes.into_iter().filter_map(hole)).ok()
+        });
+        let v6 = v6.prop_filter_map("v4-mapped", move |(bits, len, holes)| {
+            let mask = |len: u8| u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
+            let hole = |(low, more): (u128, u8)| {
+                (u32::from(len) + u32::from(more) <= 128)
+                    .then(|| net(((bits & mask(len)) | (low & !mask(len))).to_be_bytes().into(), len + more).unwrap())
+            };
+            Net::new(net(bits.to_be_bytes().into(), len).ok()?, holes.into_iter().filter_map(hole)).ok()
+        });
+        prop_oneof![v4, v6].prop_map(Selector::Net)
+    }
+
+    fn traffic() -> impl Strategy<Value = Traffic> {
+        let range = (1..=u16::MAX, 0..200_u16).prop_map(|(from, more)| (from, from.saturating_add(more)));
+        let ranges = prop::collection::vec(range, 1..5).prop_map(|ranges| Ports::Only(Ranges::new(ranges).unwrap()));
+        let ports = prop_oneof![Just(Ports::All), ranges];
+        let types = prop_oneof![
+            Just(Types::All),
+            any::<u8>().prop_map(Types::Type),
+            any::<(u8, u8)>().prop_map(|(kind, code)| Types::Code(kind, code)),
+        ];
+        prop_oneof![
+            Just(Traffic::Any),
+            ports.clone().prop_map(Traffic::Tcp),
+            ports.clone().prop_map(Traffic::Udp),
+            ports.prop_map(Traffic::Sctp),
+            types.clone().prop_map(Traffic::Icmp),
+            types.prop_map(Traffic::Icmpv6),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read_back(
+            action in prop::sample::select(vec![Action::Allow, Action::Deny, Action::Reject]),
+            from in selector(),
+            to in selector(),
+            traffic in traffic(),
+            precedence in 1..=Rank::PRECEDENCE_MAX,
+            name in prop::option::of("[a-z0-9]{1,8}"),
+        ) {
+            let Ok(mut rule) = Rule::new(action, from, to, traffic) else { return Ok(()) };
+            rule.precedence = Precedence::new(precedence).unwrap();
+            rule.name = name.map(|name| name.parse().unwrap());
+            prop_assert_eq!(rule.to_string().parse::<Rule>().unwrap(), rule);
+        }
+
+        #[test]
+        fn no_text_can_break_the_reader(text in "\\PC{0,60}") {
+            if let Err(error) = text.parse::<Rule>() {
+                prop_assert!(error.to_string().is_ascii());
+            }
+        }
+    }
+}

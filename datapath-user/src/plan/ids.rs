@@ -1,0 +1,246 @@
+//! Numbers of things that tables refer to: rules, lists, sets, peers.
+//!
+//! A number starts from a hash of the content, the same on every host and after every restart, and goes up by
+//! one while it is taken. What was taken before the change stays taken during it, so a number in use never
+//! changes its meaning between two plans: what had a number keeps it, and what is new gets one that nothing
+//! had. After a restart the numbers in use are read back from the tables: [`Ids::recover`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use weft_common::{addr::Ip, id::PeerId, tunnel::Peer};
+
+use crate::model::{cluster::Cluster, name::HostName, stable};
+
+use super::rules::{
+    Policy,
+    list::{self, List},
+    set::Set,
+};
+
+/// All numbers that are taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ids {
+    /// Of the other hosts.
+    pub peers: Numbers<HostName>,
+    /// Of rules, lists and sets.
+    pub policy: Arc<PolicyIds>,
+}
+
+/// The numbers that the policy's tables have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyIds {
+    /// [`weft_common::policy::Rule::id`], by what the rule says.
+    pub rules: Numbers<String>,
+    /// [`weft_common::policy::RuleKey::list`].
+    pub lists: Numbers<List>,
+    /// [`weft_common::policy::RuleSet::id`].
+    pub sets: Numbers<Set>,
+}
+
+/// The numbers of one kind of thing. 0 is never one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Numbers<C: Ord> {
+    of: BTreeMap<C, u32>,
+    /// Taken by what is not known, or twice.
+    also: BTreeSet<u32>,
+}
+
+/// What a number can start from.
+pub trait Content: Ord + Clone {
+    /// The greatest number there is.
+    const LAST: u32 = u32::MAX;
+
+    /// Depends on every part of the content, and on nothing else.
+    fn hash(&self) -> u64;
+}
+
+impl<C: Ord> Default for Numbers<C> {
+    fn default() -> Self {
+        Self { of: BTreeMap::new(), also: BTreeSet::new() }
+    }
+}
+
+impl<C: Content> Numbers<C> {
+    /// The number of `content`, if it has one.
+    pub fn of(&self, content: &C) -> Option<u32> {
+        self.of.get(content).copied()
+    }
+
+    /// What has a number, and which.
+    pub fn iter(&self) -> impl Iterator<Item = (&C, u32)> {
+        self.of.iter().map(|(content, number)| (content, *number))
+    }
+
+    /// Numbers for `contents` beside these. When all are taken, the last ones get none.
+    #[must_use]
+    pub fn next(&self, contents: impl IntoIterator<Item = C>) -> Self {
+        let mut taken: BTreeSet<u32> = self.of.values().chain(&self.also).copied().collect();
+        let contents: BTreeSet<C> = contents.into_iter().collect();
+        let mut of: BTreeMap<C, u32> = BTreeMap::new();
+        let mut new = Vec::new();
+        for content in contents {
+            match self.of(&content) {
+                Some(number) => drop(of.insert(content, number)),
+                None => new.push(content),
+            }
+        }
+        for content in new {
+            if let Some(number) = free(&taken, start(&content), C::LAST) {
+                taken.insert(number);
+                of.insert(content, number);
+            }
+        }
+        Self { of, also: BTreeSet::new() }
+    }
+
+    /// Notes what has which number already; of two numbers for the same the lower one.
+    fn found(entries: impl IntoIterator<Item = (C, u32)>) -> Self {
+        let mut numbers = Self::default();
+        for (content, number) in entries {
+            match numbers.of.get_mut(&content) {
+                Some(other) => {
+                    numbers.also.insert(number.max(*other));
+                    *other = number.min(*other);
+                }
+                None => drop(numbers.of.insert(content, number)),
+            }
+        }
+        numbers
+    }
+}
+
+fn start<C: Content>(content: &C) -> u32 {
+    let [a, b, c, d, ..] = content.hash().to_be_bytes();
+    1 + u32::from_be_bytes([a, b, c, d]) % C::LAST
+}
+
+/// The first number from `start` on, around the end, that is not taken.
+fn free(taken: &BTreeSet<u32>, start: u32, last: u32) -> Option<u32> {
+    let mut number = start;
+    // A run of taken numbers is walked by the set's own order.
+    for &hit in taken.range(start..=last) {
+        if hit != number {
+            return Some(number);
+        }
+        if number == last {
+            return free_from_first(taken, start);
+        }
+        number += 1;
+    }
+    Some(number)
+}
+
+fn free_from_first(taken: &BTreeSet<u32>, end: u32) -> Option<u32> {
+    let mut number = 1;
+    for &hit in taken.range(1..end) {
+        if hit != number {
+            return Some(number);
+        }
+        number += 1;
+    }
+    Some(number).filter(|number| *number < end)
+}
+
+impl Ids {
+    /// The peers of `host`: every other one of the cluster.
+    #[must_use]
+    pub(super) fn next_peers(&self, cluster: &Cluster, host: &HostName) -> Numbers<HostName> {
+        self.peers.next(cluster.hosts.keys().filter(|name| *name != host).cloned())
+    }
+
+    /// The number of a peer.
+    pub fn peer(&self, host: &HostName) -> Option<PeerId> {
+        self.peers.of(host).map(PeerId)
+    }
+
+    /// The numbers that tables in use have. Of rules they hold no text: these are numbered anew, which gives
+    /// the same unless two texts have the same hash.
+    pub fn recover(cluster: &Cluster, peers: &BTreeMap<u32, Peer>, policy: &Policy) -> Self {
+        let host_at = |addr: Ip| {
+            let addr: IpAddr = addr.to_std();
+            cluster.hosts.values().find(|host| host.addresses.contains(&addr)).map(|host| host.name.clone())
+        };
+        let mut found = Numbers::found(peers.iter().filter_map(|(id, peer)| Some((host_at(peer.addr)?, *id))));
+        found.also.extend(peers.keys());
+        let rules = Numbers::default();
+        let mut lists = Numbers::found(list::read(&policy.rules));
+        // An empty list and an empty set are in no table, and are 0.
+        lists.also.extend(policy.peer_lists.values().chain(policy.prefix_lists.values()).filter(|list| **list != 0));
+        let mut sets = Numbers::found(Set::read(policy));
+        sets.also.extend(policy.sets.values().map(|set| set.id).filter(|set| *set != 0));
+        Self { peers: found, policy: Arc::new(PolicyIds { rules, lists, sets }) }
+    }
+}
+
+impl Content for HostName {
+    // A peer's number is an index into an array of 4096.
+    const LAST: u32 = <weft_common::table::Peers as weft_common::table::Table>::MAX - 1;
+
+    fn hash(&self) -> u64 {
+        stable::hash("peer", &[self.as_str()])
+    }
+}
+
+impl Content for String {
+    fn hash(&self) -> u64 {
+        stable::hash("rule", &[self])
+    }
+}
+
+/// A hash of words, for content that is not text.
+pub(super) fn hash_words(words: impl IntoIterator<Item = u32>) -> u64 {
+    let folded = words.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, word| {
+        (hash ^ u64::from(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+    });
+    (folded ^ (folded >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything starts from the same number.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    struct Same(char);
+
+    impl Content for Same {
+        const LAST: u32 = 4;
+
+        fn hash(&self) -> u64 {
+            2 << 32
+        }
+    }
+
+    fn shown(numbers: &Numbers<Same>) -> Vec<(char, u32)> {
+        numbers.iter().map(|(content, number)| (content.0, number)).collect()
+    }
+
+    #[test]
+    fn what_has_a_number_keeps_it_and_what_is_new_takes_none_of_them() {
+        let first = Numbers::default().next([Same('b'), Same('d')]);
+        assert_eq!(shown(&first), [('b', 3), ('d', 4)]);
+        // 'b' is gone, and its number is not given away in the same change.
+        let second = first.next([Same('a'), Same('d')]);
+        assert_eq!(shown(&second), [('a', 1), ('d', 4)]);
+        assert_eq!(shown(&second.next([Same('a'), Same('c'), Same('d')])), [('a', 1), ('c', 3), ('d', 4)]);
+        assert_eq!(second.next([Same('a'), Same('d')]), second);
+    }
+
+    #[test]
+    fn when_all_are_taken_there_is_none() {
+        let full = Numbers::default().next(['a', 'b', 'c', 'd', 'e'].map(Same));
+        assert_eq!(shown(&full), [('a', 3), ('b', 4), ('c', 1), ('d', 2)]);
+        assert_eq!(shown(&full.next([Same('e')])), []);
+    }
+
+    #[test]
+    fn what_is_found_twice_leaves_both_numbers_taken() {
+        let found = Numbers::found([(Same('a'), 4), (Same('a'), 3)]);
+        assert_eq!(shown(&found), [('a', 3)]);
+        assert_eq!(shown(&found.next([Same('a'), Same('b')])), [('a', 3), ('b', 1)]);
+    }
+}

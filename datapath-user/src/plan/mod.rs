@@ -1,0 +1,98 @@
+//! What this host should have: every table, link, address and route, as a function of the cluster.
+//!
+//! Knows nothing of kernels, tasks or clocks. Invariant: the same arguments give the same plan; everything is
+//! in order; nothing depends on what was done before except the numbers that are in use.
+
+pub mod facts;
+pub mod ids;
+pub mod links;
+pub mod lookup;
+mod peers;
+mod routes;
+pub mod rules;
+pub mod sizes;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use weft_common::{
+    addr::Ip,
+    id::{Epoch, PeerId},
+    route::{Endpoint, Route},
+    table::Config,
+    tunnel::Peer,
+};
+
+use crate::model::{cluster::Cluster, name::HostName, prefix::Prefix};
+
+use facts::Facts;
+use ids::Ids;
+use links::Links;
+use rules::Policy;
+
+/// What a host should have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodePlan {
+    /// The numbers that the tables of this plan have: pass the plan on to the next one.
+    pub ids: Ids,
+    /// Table CONFIG but for the epoch, which belongs to whoever swaps it.
+    pub config: Config,
+    /// Table ENDPOINTS.
+    pub endpoints: BTreeMap<u32, Endpoint>,
+    /// Table ROUTES, with the bits of the address that count.
+    pub routes: BTreeMap<(u32, Ip), Route>,
+    /// Table PEERS, without the empty elements.
+    pub peers: BTreeMap<u32, Peer>,
+    /// Table PEER_ADDRESSES.
+    pub peer_addresses: BTreeMap<Ip, PeerId>,
+    /// The tables of policy. Shared with the plan before if neither apps nor rules changed.
+    pub policy: Arc<Policy>,
+    /// Devices, their addresses and routes.
+    pub links: Links,
+    /// Whoever has these addresses borrows the host's on the way to the outside.
+    pub masquerade: BTreeSet<Prefix>,
+    /// What the numbers of peers mean.
+    pub peer_names: BTreeMap<PeerId, HostName>,
+    /// Hosts for which no number was left: see [`sizes`].
+    pub unnumbered: BTreeSet<HostName>,
+}
+
+/// What `host` should have of `cluster`. `before` is the plan in force, which keeps its numbers; at the start
+/// it is an empty plan with the numbers that [`Ids::recover`] found.
+pub fn plan(cluster: &Cluster, host: &HostName, facts: &Facts, before: &NodePlan) -> NodePlan {
+    let peer_numbers = before.ids.next_peers(cluster, host);
+    let (policy, policy_ids) = if before.policy.is_of(cluster) {
+        (Arc::clone(&before.policy), Arc::clone(&before.ids.policy))
+    } else {
+        let (policy, ids) = rules::compile(cluster, &before.ids);
+        (Arc::new(policy), Arc::new(ids))
+    };
+    let ids = Ids { peers: peer_numbers, policy: policy_ids };
+    let others = || cluster.hosts.keys().filter(|name| *name != host);
+    let (endpoints, routes) = routes::place(cluster, host, facts, &ids);
+    NodePlan {
+        config: Config {
+            epoch: Epoch(0),
+            gateway: facts.gateway.unwrap_or_default(),
+            port: u32::from(cluster.settings.port),
+            reserved: 0,
+        },
+        endpoints,
+        routes,
+        peers: peers::records(cluster, facts, &ids),
+        peer_addresses: peers::addresses(cluster, &ids),
+        policy,
+        links: links::links(cluster, host, facts),
+        masquerade: cluster.hosts.get(host).into_iter().flat_map(|host| host.blocks.values().flatten().copied()).collect(),
+        peer_names: ids.peers.iter().map(|(name, number)| (PeerId(number), name.clone())).collect(),
+        unnumbered: others().filter(|name| ids.peer(name).is_none()).cloned().collect(),
+        ids,
+    }
+}
+
+#[cfg(test)]
+mod proof;
+#[cfg(test)]
+mod tests;
