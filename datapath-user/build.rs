@@ -3,8 +3,6 @@
 //! Takes Debian's rustc-web, whose `core` for the BPF target is a package, else rustup's nightly, which compiles
 //! `core` itself; `xtask/src/bpf.rs` makes the same choice. `WEFT_BPF_COMPILER` tells the sources which it was.
 
-#![expect(clippy::print_stdout, reason = "how a build script speaks to cargo")]
-
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -16,8 +14,15 @@ const LINKER: &str = "bpf-linker";
 
 /// What cargo and rustup set for us and what would mean something else to the cargo that we start.
 const LEAKS: [&str; 9] = [
-    "CARGO_BUILD_", "CARGO_ENCODED_", "CARGO_INCREMENTAL", "CARGO_MANIFEST_", "CARGO_PROFILE_", "CARGO_TARGET_",
-    "RUSTC", "RUSTFLAGS", "RUSTUP_TOOLCHAIN",
+    "CARGO_BUILD_",
+    "CARGO_ENCODED_",
+    "CARGO_INCREMENTAL",
+    "CARGO_MANIFEST_",
+    "CARGO_PROFILE_",
+    "CARGO_TARGET_",
+    "RUSTC",
+    "RUSTFLAGS",
+    "RUSTUP_TOOLCHAIN",
 ];
 
 fn main() -> ExitCode {

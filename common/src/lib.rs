@@ -24,6 +24,7 @@ pub mod header;
 pub mod parse;
 
 pub mod answer;
+pub mod cut;
 pub mod flow;
 pub mod fragment;
 pub mod policy;

@@ -2,3 +2,7 @@
 
 pub mod model;
 pub mod plan;
+pub mod store;
+pub mod kernel;
+pub mod reconcile;
+pub mod status;

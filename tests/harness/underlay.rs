@@ -243,15 +243,6 @@ mod tests {
     }
 
     #[test]
-    fn fifty() {
-        let t = std::time::Instant::now();
-        let u = Underlay::bridged(50);
-        eprintln!("UP {:?}", t.elapsed());
-        assert_eq!(ping(u.host(3), u.ip(49, Family::V6), SOON), Outcome::Reached);
-        let t = std::time::Instant::now(); drop(u); eprintln!("DOWN {:?}", t.elapsed());
-    }
-
-    #[test]
     fn two_hosts_on_one_veth_reach_each_other() {
         let underlay = Underlay::direct();
         underlay.set_offloads(Offloads::Off);

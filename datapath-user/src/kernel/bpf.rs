@@ -20,6 +20,10 @@ use std::{
 
 use weft_common::wire::Plain;
 
+mod map;
+
+pub(super) use map::RawMap;
+
 mod command {
     pub(super) const MAP_CREATE: u32 = 0;
     pub(super) const MAP_LOOKUP: u32 = 1;
@@ -34,6 +38,7 @@ mod command {
     pub(super) const MAP_LOOKUP_BATCH: u32 = 24;
     pub(super) const LINK_CREATE: u32 = 28;
     pub(super) const LINK_UPDATE: u32 = 29;
+    pub(super) const LINK_DETACH: u32 = 34;
 }
 
 /// Where a link holds a program: numbers of `enum bpf_attach_type`.
@@ -107,29 +112,6 @@ struct MapCreateAttr {
     max_entries: u32,
     flags: u32,
     inner: u32,
-}
-
-#[derive(Default)]
-#[repr(C)]
-struct ElementAttr {
-    map: u32,
-    pad: u32,
-    key: u64,
-    value_or_next: u64,
-    flags: u64,
-}
-
-#[derive(Default)]
-#[repr(C)]
-struct BatchAttr {
-    from: u64,
-    to: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map: u32,
-    element_flags: u64,
-    flags: u64,
 }
 
 #[derive(Default)]
@@ -253,178 +235,19 @@ pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     unsafe { call(command::LINK_UPDATE, &mut attr) }.map(drop)
 }
 
+/// Takes the program away at once, whoever else has the link open or pinned.
+pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = LinkUpdateAttr { link: number(link), ..LinkUpdateAttr::default() };
+    // SAFETY: no addresses are passed; of this command's attributes the link is the first and only.
+    unsafe { call(command::LINK_DETACH, &mut attr) }.map(drop)
+}
+
 /// How many programs are at an interface. EINVAL: the kernel does not know this place.
 pub(super) fn query(ifindex: u32, at: AttachType) -> io::Result<u32> {
     let mut attr = QueryAttr { ifindex, attach_type: at as u32, ..QueryAttr::default() };
     // SAFETY: no addresses are passed: with a count of 0 the kernel only counts.
     unsafe { call(command::PROG_QUERY, &mut attr) }?;
     Ok(attr.count)
-}
-
-/// A map seen as bytes. The sizes are the kernel's own, so no call can write past a buffer.
-#[derive(Debug)]
-pub(super) struct RawMap {
-    fd: OwnedFd,
-    info: MapInfo,
-    /// Bytes of one element's value, of all CPUs where there is one per CPU.
-    value: usize,
-}
-
-/// Elements read at once: 64 KiB to a few MiB, by the size of the element.
-const CHUNK: usize = 4096;
-
-/// What the kernel says to a call that a kind of map does not have; libc has no name for it.
-const ENOTSUPP: i32 = 524;
-
-impl RawMap {
-    /// `cpus` is how many values an element of a per-CPU map has.
-    pub(super) fn new(fd: OwnedFd, cpus: Option<usize>) -> io::Result<Self> {
-        let info: MapInfo = info(fd.as_fd())?;
-        let one = info.value_size as usize;
-        // The kernel rounds the value of each CPU up to 8 bytes.
-        let value = cpus.map_or(one, |cpus| one.next_multiple_of(8) * cpus);
-        Ok(Self { fd, info, value })
-    }
-
-    pub(super) fn info(&self) -> &MapInfo {
-        &self.info
-    }
-
-    /// The bytes of an element's value; none if there is no such element.
-    pub(super) fn lookup(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        self.check(key.len(), self.value)?;
-        let mut value = vec![0; self.value];
-        let mut attr = self.element(key, value.as_mut_ptr());
-        // SAFETY: `key` has the map's key size; `value` has room for what the map holds per element. Both outlive
-        // the call.
-        match unsafe { call(command::MAP_LOOKUP, &mut attr) } {
-            Ok(_) => Ok(Some(value)),
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Makes an element or puts a new value into it.
-    pub(super) fn update(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        self.check(key.len(), value.len())?;
-        let mut attr = self.element(key, value.as_ptr());
-        // SAFETY: `key` and `value` have the map's sizes and outlive the call, which only reads them.
-        unsafe { call(command::MAP_UPDATE, &mut attr) }.map(drop)
-    }
-
-    /// Takes an element away; says whether there was one.
-    pub(super) fn delete(&self, key: &[u8]) -> io::Result<bool> {
-        self.check(key.len(), self.value)?;
-        let mut attr = self.element(key, ptr::null::<u8>());
-        // SAFETY: `key` has the map's key size and outlives the call, which only reads it.
-        match unsafe { call(command::MAP_DELETE, &mut attr) } {
-            Ok(_) => Ok(true),
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Hands out every element. What changes meanwhile may be seen twice, or not.
-    pub(super) fn each(&self, mut take: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
-        let (key, value) = (self.info.key_size as usize, self.value);
-        // Of a hash the position is a bucket's number, of others a key.
-        let (mut here, mut there) = (vec![0; key.max(8)], vec![0; key.max(8)]);
-        let (mut keys, mut values) = (vec![0; key * CHUNK], vec![0; value * CHUNK]);
-        let mut started = false;
-        let mut left = self.patience();
-        loop {
-            let mut attr = BatchAttr {
-                from: if started { address(here.as_ptr()) } else { 0 },
-                to: address(there.as_mut_ptr()),
-                keys: address(keys.as_mut_ptr()),
-                values: address(values.as_mut_ptr()),
-                count: u32::try_from(keys.len() / key.max(1)).unwrap_or(0),
-                map: number(self.fd.as_fd()),
-                ..BatchAttr::default()
-            };
-            // SAFETY: `keys` and `values` have room for `count` elements of the map's sizes, `here` and `there` for
-            // a position, and all of them outlive the call.
-            let result = unsafe { call(command::MAP_LOOKUP_BATCH, &mut attr) };
-            let read = attr.count as usize;
-            let end = match result.as_ref().map_err(io::Error::raw_os_error) {
-                Ok(_) => false,
-                Err(Some(libc::ENOENT)) => true,
-                // A bucket has more elements than there was room for.
-                Err(Some(libc::ENOSPC)) => {
-                    keys.resize(keys.len() * 2, 0);
-                    values.resize(values.len() * 2, 0);
-                    continue;
-                }
-                // An element went away under the kernel's feet; the position is good.
-                Err(Some(libc::EINTR)) => false,
-                Err(Some(libc::EINVAL | ENOTSUPP)) if !started => return self.each_by_key(take),
-                Err(_) => return result.map(drop),
-            };
-            for (key, value) in keys.chunks_exact(key).zip(values.chunks_exact(value)).take(read) {
-                take(key, value);
-            }
-            if end {
-                return Ok(());
-            }
-            if read > 0 {
-                (here, there) = (there, here);
-                started = true;
-            }
-            left = left.checked_sub(read.max(1)).ok_or_else(endless)?;
-        }
-    }
-
-    /// As [`Self::each`], two calls an element: for what has no batches.
-    fn each_by_key(&self, mut take: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
-        let mut here: Option<Vec<u8>> = None;
-        for _ in 0..self.patience() {
-            let mut next = vec![0; self.info.key_size as usize];
-            let mut attr = self.element(here.as_deref().unwrap_or(&[]), next.as_mut_ptr());
-            if here.is_none() {
-                attr.key = 0;
-            }
-            // SAFETY: `here`, if there is one, and `next` have the map's key size and outlive the call.
-            match unsafe { call(command::MAP_NEXT_KEY, &mut attr) } {
-                Ok(_) => {}
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
-                Err(error) => return Err(error),
-            }
-            if let Some(value) = self.lookup(&next)? {
-                take(&next, &value);
-            }
-            here = Some(next);
-        }
-        Err(endless())
-    }
-
-    /// How many elements a reading may show before it has lost its way: a position whose element is deleted leads
-    /// some maps back to their start.
-    fn patience(&self) -> usize {
-        self.info.max_entries as usize * 4 + CHUNK
-    }
-
-    fn check(&self, key: usize, value: usize) -> io::Result<()> {
-        if key == self.info.key_size as usize && value == self.value {
-            return Ok(());
-        }
-        let why = format!("{key} and {value} bytes for an element of {} and {}", self.info.key_size, self.value);
-        Err(io::Error::new(io::ErrorKind::InvalidInput, why))
-    }
-
-    fn element<T>(&self, key: &[u8], value_or_next: *const T) -> ElementAttr {
-        ElementAttr {
-            map: number(self.fd.as_fd()),
-            key: address(key.as_ptr()),
-            value_or_next: address(value_or_next),
-            ..ElementAttr::default()
-        }
-    }
-}
-
-impl AsFd for RawMap {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
 }
 
 /// A record as the bytes that maps hold.
@@ -439,10 +262,6 @@ pub(super) fn record<T: Plain>(bytes: &[u8]) -> Option<T> {
     // SAFETY: there are as many bytes as the record has, and `Plain` promises that any bytes are one. They may lie at
     // any address.
     Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
-}
-
-fn endless() -> io::Error {
-    io::Error::other("the table changes faster than it can be read")
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {
@@ -510,6 +329,28 @@ pub(super) mod tests {
         };
         // SAFETY: the instructions and the licence outlive the call, which only reads them.
         unsafe { descriptor(5, &mut attr) }.unwrap()
+    }
+
+    /// Runs a program once with a frame, and gives its answer.
+    pub(crate) fn run(program: BorrowedFd<'_>, frame: &[u8]) -> i32 {
+        #[derive(Default)]
+        #[repr(C)]
+        struct RunAttr {
+            program: u32,
+            answer: u32,
+            length: u32,
+            room: u32,
+            data: u64,
+            out: u64,
+            repeat_and_duration: [u32; 2],
+            context: [u64; 3],
+        }
+        let length = u32::try_from(frame.len()).unwrap();
+        let data = address(frame.as_ptr());
+        let mut attr = RunAttr { program: number(program), length, data, ..RunAttr::default() };
+        // SAFETY: the frame outlives the call, which only reads it; there is no room for an answer's bytes.
+        unsafe { call(10, &mut attr) }.unwrap();
+        attr.answer.cast_signed()
     }
 
     #[test]

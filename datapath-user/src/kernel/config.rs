@@ -11,6 +11,7 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd},
     ptr::NonNull,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -118,6 +119,12 @@ pub fn grace() -> Result<()> {
         outer.update(&0_u32.to_ne_bytes(), &bpf::number(inner.as_fd()).to_ne_bytes())
     };
     wait().context("wait for running programs")
+}
+
+/// Nanoseconds of the clock that the programs stamp flows and events with.
+pub fn now() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -90,6 +90,14 @@ fn parse(record: &[u8]) -> Option<Event> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::{
+        load::{Object, Program},
+        netns::tests::within_async,
+        pins::tests::TestPins,
+    };
+    use std::{os::fd::AsFd as _, time::Duration};
+    use tokio::time::timeout;
+    use weft_common::event::Hook;
 
     #[test]
     fn records_are_told_apart_and_nonsense_is_no_record() {
@@ -106,5 +114,31 @@ mod tests {
             assert_eq!(parse(&bpf::bytes(&drop)[..cut]), None);
         }
         assert_eq!(parse(bpf::bytes(&Drop { kind: 3, ..drop })), None);
+    }
+
+    #[test]
+    fn records_of_programs_arrive_and_outlive_the_reader() {
+        let pins = TestPins::new();
+        let loaded = Object::embedded().load(&pins).unwrap();
+        within_async(async || {
+            let mut events = Events::open(&pins).unwrap();
+            let nothing = timeout(Duration::from_millis(50), events.next()).await;
+            assert!(nothing.is_err(), "{nothing:?}");
+            // A packet from an interface that the tables do not know.
+            let code = loaded.code(Program::FROM_WORKLOAD).unwrap();
+            let mut frame = vec![0x45; 60];
+            frame[12..14].copy_from_slice(&[8, 0]);
+            bpf::tests::run(code.as_fd(), &frame);
+            let told = timeout(Duration::from_secs(5), events.next()).await.unwrap().unwrap();
+            let Event::Drop(first) = told else { panic!("{told:?}") };
+            assert_eq!(Hook::from_raw(first.hook), Hook::FromWorkload);
+            drop(events);
+            bpf::tests::run(code.as_fd(), &frame);
+
+            let mut events = Events::open(&pins).unwrap();
+            let told = timeout(Duration::from_secs(5), events.next()).await.unwrap().unwrap();
+            assert!(matches!(told, Event::Drop(second) if second.time >= first.time && second.reason == first.reason));
+            assert_eq!(events.malformed(), 0);
+        });
     }
 }

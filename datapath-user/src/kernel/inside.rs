@@ -84,3 +84,90 @@ async fn within(inside: &Inside) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{
+        link::{Link, tests::veth},
+        netns::tests::{fresh, within_async},
+        sysctl,
+    };
+
+    fn inside(interface: &str) -> Inside {
+        let route = |dst: &str, via: Option<&str>| InsideRoute {
+            dst: dst.parse().unwrap(),
+            via: via.map(|via| via.parse().unwrap()),
+        };
+        Inside {
+            interface: interface.to_owned(),
+            rename: None,
+            mac: Mac::new([2, 0, 0, 0, 1, 1]),
+            mtu: 1380,
+            addresses: vec!["10.32.0.5/32".parse().unwrap(), "fd00::5/128".parse().unwrap()],
+            routes: vec![
+                route("0.0.0.0/0", Some("169.254.1.1")),
+                route("::/0", Some("fd00::1")),
+                route("10.40.0.0/16", None),
+            ],
+        }
+    }
+
+    fn seen(netns: &Netns) -> (Vec<Link>, Vec<IpNet>, Vec<Route>) {
+        let look = async || {
+            let links = Links::new().unwrap();
+            let addresses = links.addresses().await.unwrap().into_iter().map(|address| address.net).collect();
+            (links.list().await.unwrap(), addresses, links.routes().await.unwrap())
+        };
+        run_in(netns, || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+            Ok(runtime.block_on(look()))
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_container_sees_what_was_asked_for_and_asking_twice_changes_nothing() {
+        let netns = fresh();
+        // As Docker makes its containers.
+        run_in(&netns, || sysctl::set("ipv6/conf/default/disable_ipv6", "1")).unwrap();
+        within_async(async || {
+            let links = Links::new().unwrap();
+            links.create_veth(&veth("w-1", "temporary", Some(&netns))).await.unwrap();
+            let want = Inside { rename: Some("eth0".to_owned()), ..inside("temporary") };
+            configure(&netns, &want).unwrap();
+            let first = seen(&netns);
+            let (links, addresses, routes) = &first;
+            let link = links.iter().find(|link| link.name == "eth0").unwrap();
+            assert_eq!((link.mac, link.mtu, link.is_up), (Some(want.mac), want.mtu, true));
+            assert_eq!(*addresses, want.addresses);
+            let routes: Vec<_> = routes.iter().map(|route| InsideRoute { dst: route.dst, via: route.via }).collect();
+            assert_eq!(routes.len(), want.routes.len());
+            assert!(want.routes.iter().all(|route| routes.contains(route)), "{routes:?}");
+            let switches = ["accept_ra", "accept_dad", "disable_ipv6"];
+            let get = || switches.iter().map(|name| sysctl::get(&format!("ipv6/conf/eth0/{name}"))).collect();
+            let values: Vec<String> = run_in(&netns, get).unwrap();
+            assert_eq!(values, ["0", "0", "0"]);
+
+            configure(&netns, &want).unwrap();
+            assert_eq!(seen(&netns), first);
+        });
+    }
+
+    #[test]
+    fn without_ipv6_addresses_there_is_no_ipv6_and_without_the_link_an_error() {
+        let netns = fresh();
+        within_async(async || {
+            let links = Links::new().unwrap();
+            links.create_veth(&veth("w-1", "eth0", Some(&netns))).await.unwrap();
+            let mut want = inside("eth0");
+            want.addresses.truncate(1);
+            want.routes.clear();
+            configure(&netns, &want).unwrap();
+            assert_eq!(run_in(&netns, || sysctl::get("ipv6/conf/eth0/disable_ipv6")).unwrap(), "1");
+            let error = format!("{:#}", configure(&netns, &inside("eth9")).unwrap_err());
+            assert!(error.starts_with("configure eth9 in network namespace "), "{error}");
+            assert!(error.ends_with(": find link eth9: it is not there"), "{error}");
+        });
+    }
+}

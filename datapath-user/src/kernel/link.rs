@@ -277,13 +277,17 @@ impl LinkKind {
         let mut kind = Self::Device;
         for info in infos {
             if let LinkInfo::Kind(found) = info {
-                kind = match found {
+                #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is not ours and only named")]
+                let found = match found {
                     InfoKind::Veth => Self::Veth,
                     InfoKind::Vxlan => Self::Vxlan(Vxlan::default()),
                     other => Self::Other(other.to_string()),
                 };
+                kind = found;
             } else if let (LinkInfo::Data(InfoData::Vxlan(facts)), Self::Vxlan(vxlan)) = (info, &mut kind) {
-                facts.into_iter().for_each(|fact| vxlan.learn(&fact));
+                for fact in facts {
+                    vxlan.learn(&fact);
+                }
             }
         }
         kind
@@ -328,4 +332,103 @@ fn is_gone(error: &io::Error) -> bool {
 
 fn other_name(property: Prop) -> Option<String> {
     if let Prop::AltIfName(name) = property { Some(name) } else { None }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::kernel::netns::tests::{fresh, within_async};
+
+    const MAC: Mac = Mac::new([2, 0, 0, 0, 0, 7]);
+
+    pub(crate) fn veth<'a>(name: &'a str, peer: &'a str, peer_netns: Option<&'a Netns>) -> Veth<'a> {
+        Veth { name, alias: None, mac: None, mtu: 1450, peer, peer_mac: MAC, peer_netns }
+    }
+
+    #[test]
+    fn the_gateway_device_is_what_was_asked_for() {
+        within_async(async || {
+            let links = Links::new().unwrap();
+            let gateway = Gateway { name: GATEWAY.to_owned(), port: 6784, mac: Mac::GATEWAY, mtu: 1450 };
+            let index = links.create_gateway(&gateway).await.unwrap();
+            let kind = Vxlan { port: 6784, is_external: true, has_policy: true, is_learning: false };
+            let want = Link {
+                index,
+                name: GATEWAY.to_owned(),
+                kind: LinkKind::Vxlan(kind),
+                mac: Some(Mac::GATEWAY),
+                mtu: 1450,
+                ..Link::default()
+            };
+            assert_eq!(links.find(GATEWAY).await.unwrap(), Some(want.clone()));
+            links.set(index, &[Setting::Up]).await.unwrap();
+            assert_eq!(links.list().await.unwrap()[1], Link { is_up: true, ..want });
+            let flags = std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{GATEWAY}/addr_gen_mode")).unwrap();
+            assert_eq!(flags.trim(), "1", "no address comes by itself");
+            assert_eq!(links.all_addresses(index).await, 0);
+            // Both sockets are open: nobody else can have the port.
+            for any in ["0.0.0.0:6784", "[::]:6784"] {
+                let error = std::net::UdpSocket::bind(any).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{any}");
+            }
+
+            let error = format!("{:#}", links.create_gateway(&gateway).await.unwrap_err());
+            assert_eq!(error, "create gateway weft0 at UDP port 6784: File exists (os error 17)");
+            links.delete(index).await.unwrap();
+            links.delete(index).await.unwrap();
+            assert_eq!(links.find(GATEWAY).await.unwrap(), None);
+        });
+    }
+
+    #[test]
+    fn a_pair_has_one_end_in_the_container() {
+        let inside = fresh();
+        within_async(async || {
+            let links = Links::new().unwrap();
+            let alias = Some("weft shop web-1");
+            let mac = Some(Mac::new([2, 0, 0, 0, 0, 8]));
+            let pair = Veth { alias, mac, ..veth("w-1", "eth0", Some(&inside)) };
+            let index = links.create_veth(&pair).await.unwrap();
+            let here = links.find("w-1").await.unwrap().unwrap();
+            assert_eq!((here.kind.clone(), here.mtu, here.mac), (LinkKind::Veth, 1450, mac));
+            assert_eq!((here.alias.as_deref(), here.is_up), (alias, false));
+            assert!(here.peer.is_some() && here.peer_netns.is_some(), "{here:?}");
+            let names: Vec<_> = links.list().await.unwrap().into_iter().map(|link| link.name).collect();
+            assert_eq!(names, ["lo", "w-1"], "the other end was never here");
+
+            let settings = [Setting::Mtu(1400), Setting::Mac(MAC), Setting::Name("w-2".to_owned()), Setting::Up];
+            links.set(index, &settings).await.unwrap();
+            let want = Link { name: "w-2".to_owned(), mtu: 1400, mac: Some(MAC), is_up: true, ..here };
+            assert_eq!(links.find("w-2").await.unwrap(), Some(want));
+            links.delete(index).await.unwrap();
+            let gone = links.set(index, &settings[..1]).await.unwrap_err();
+            assert_eq!(format!("{gone:#}"), format!("set MTU 1400 of link {index}: No such device (os error 19)"));
+        });
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_pair_that_can_not_be_made() {
+        let inside = fresh();
+        within_async(async || {
+            let links = Links::new().unwrap();
+            links.create_veth(&veth("w-1", "eth0", Some(&inside))).await.unwrap();
+            let taken = links.create_veth(&veth("w-2", "eth0", Some(&inside))).await.unwrap_err();
+            assert!(
+                format!("{taken:#}").starts_with("create veth w-2 for eth0 in network namespace /proc/thread-self")
+            );
+            // The kernel refuses an alias this long, after the pair was made.
+            let alias = "a".repeat(300);
+            let long = Veth { alias: Some(&alias), ..veth("w-3", "w-4", None) };
+            assert!(links.create_veth(&long).await.is_err());
+            let names: Vec<_> = links.list().await.unwrap().into_iter().map(|link| link.name).collect();
+            assert_eq!(names, ["lo", "w-1"]);
+        });
+    }
+
+    impl Links {
+        async fn all_addresses(&self, link: u32) -> usize {
+            let all: Vec<_> = self.handle.address().get().execute().try_collect().await.unwrap();
+            all.iter().filter(|message| message.header.index == link).count()
+        }
+    }
 }

@@ -85,8 +85,7 @@ impl Program {
     pub const GUARD: Self = Self { name: "guard", kind: Kind::Xdp };
 
     /// All of them.
-    pub const ALL: &[Self] =
-        &[Self::FROM_WORKLOAD, Self::FROM_UNDERLAY, Self::FROM_HOST, Self::TO_HOST, Self::GUARD];
+    pub const ALL: &[Self] = &[Self::FROM_WORKLOAD, Self::FROM_UNDERLAY, Self::FROM_HOST, Self::TO_HOST, Self::GUARD];
 }
 
 impl Object {

@@ -69,6 +69,7 @@ pub(super) fn converse<M: Message>(protocol: isize, messages: Vec<NetlinkMessage
             let message = NetlinkMessage::<M>::deserialize(rest);
             rest = rest.get(length.next_multiple_of(ALIGN)..).unwrap_or_default();
             let Ok(NetlinkMessage { header, payload, .. }) = message else { continue };
+            #[expect(clippy::wildcard_enum_match_arm, reason = "the rest says nothing")]
             match payload {
                 NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
                 NetlinkPayload::Done(_) | NetlinkPayload::Error(_) if header.sequence_number == last => {

@@ -52,6 +52,18 @@ pub struct NetnsId {
     inode: u64,
 }
 
+impl NetnsId {
+    /// Device number of the file system of namespaces.
+    pub fn device(self) -> u64 {
+        self.device
+    }
+
+    /// The namespace's own number.
+    pub fn inode(self) -> u64 {
+        self.inode
+    }
+}
+
 impl Netns {
     /// Opens the namespace that somebody names.
     pub fn open(target: &Target) -> Result<Self> {
@@ -160,9 +172,9 @@ pub(super) mod tests {
         let here = fresh();
         let path = PathBuf::from(format!("/run/netns/weft-test-{}", process::id()));
         thread::scope(|scope| {
-            scope.spawn(|| {
-                run_in(&here, || {
-                    // SAFETY-free: the thread's number names its own namespace in /proc.
+            let entered = &here;
+            scope.spawn(move || {
+                run_in(entered, move || {
                     told.send(nix::unistd::gettid()).unwrap();
                     wait.recv().ok();
                     Ok(())

@@ -84,8 +84,7 @@ impl Pins {
                 }
                 Err(error) => return Err(error).with_context(|| format!("open pin {}", pin.display())),
             };
-            let have: MapInfo =
-                bpf::info(map.as_fd()).with_context(|| format!("read what {} is", pin.display()))?;
+            let have: MapInfo = bpf::info(map.as_fd()).with_context(|| format!("read what {} is", pin.display()))?;
             let have = MapInfo { id: 0, ..have };
             if have != want {
                 bail!(Mismatch { pin, want: shown(&want), have: shown(&have) });

@@ -8,10 +8,11 @@ use anyhow::{Context as _, Result, bail};
 use futures::TryStreamExt as _;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_route::{
+    AddressFamily,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
     route::{
-        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
-        RouteVia,
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+        RouteType, RouteVia,
     },
 };
 use rtnetlink::RouteMessageBuilder;
@@ -174,8 +175,7 @@ impl Links {
         let uplinks = links.map(|link| {
             let addresses = addresses.iter().filter(|address| address.link == link.index);
             let addresses: Vec<_> = addresses.map(|address| address.net).collect();
-            let is_default =
-                routes.iter().any(|(route, _)| route.link == link.index && route.dst.prefix_len() == 0);
+            let is_default = routes.iter().any(|(route, _)| route.link == link.index && route.dst.prefix_len() == 0);
             Uplink { link, addresses, is_default }
         });
         let mut uplinks: Vec<_> = uplinks.filter(|uplink| !uplink.addresses.is_empty()).collect();
@@ -186,8 +186,7 @@ impl Links {
     /// Unicast routes of the main table, each with whether it is ours.
     async fn all_routes(&self) -> Result<Vec<(Route, bool)>> {
         let mut routes = Vec::new();
-        let families =
-            [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
+        let families = [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
         for family in families {
             let messages = self.handle.route().get(family).execute();
             let messages: Vec<_> = messages.try_collect().await.map_err(told).context("list routes")?;
@@ -235,7 +234,7 @@ impl Route {
         }
         message.attributes.push(RouteAttribute::Oif(link));
         if let Some(via) = via {
-            message.header.flags |= netlink_packet_route::route::RouteFlags::Onlink;
+            message.header.flags |= RouteFlags::Onlink;
             message.attributes.push(match (dst, via) {
                 (IpNet::V4(_), IpAddr::V6(via)) => RouteAttribute::Via(RouteVia::Inet6(via)),
                 (IpNet::V4(_) | IpNet::V6(_), via) => RouteAttribute::Gateway(via.into()),
@@ -256,11 +255,8 @@ impl Route {
 
 /// A route in the kernel's words, and whether it is ours. None: it has many next hops, or none.
 fn read(message: &RouteMessage) -> Option<(Route, bool)> {
-    let any = match message.header.address_family {
-        netlink_packet_route::AddressFamily::Inet => IpNet::from(Ipv4Net::default()),
-        netlink_packet_route::AddressFamily::Inet6 => IpNet::from(Ipv6Net::default()),
-        _ => return None,
-    };
+    let is_v6 = message.header.address_family == AddressFamily::Inet6;
+    let any = if is_v6 { IpNet::from(Ipv6Net::default()) } else { IpNet::from(Ipv4Net::default()) };
     let mut route = Route::on_link(any, 0);
     for attribute in &message.attributes {
         #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel says much that we do not ask")]
@@ -275,8 +271,7 @@ fn read(message: &RouteMessage) -> Option<(Route, bool)> {
             RouteAttribute::PrefSource(src) => route.src = ip(src),
             RouteAttribute::Priority(metric) => route.metric = Some(*metric),
             RouteAttribute::Metrics(metrics) => {
-                route.mtu =
-                    metrics.iter().find_map(|m| if let RouteMetric::Mtu(mtu) = m { Some(*mtu) } else { None });
+                route.mtu = metrics.iter().find_map(|m| if let RouteMetric::Mtu(mtu) = m { Some(*mtu) } else { None });
             }
             _ => {}
         }
@@ -285,6 +280,7 @@ fn read(message: &RouteMessage) -> Option<(Route, bool)> {
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "labels are no addresses")]
     match address {
         RouteAddress::Inet(v4) => Some((*v4).into()),
         RouteAddress::Inet6(v6) => Some((*v6).into()),
@@ -294,4 +290,117 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
 
 fn is_unreachable(error: &std::io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{
+        link::{Setting, tests::veth},
+        netns::tests::within_async,
+    };
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    async fn up(links: &Links, name: &str, addresses: &[&str]) -> u32 {
+        let peer = format!("{name}p");
+        let link = links.create_veth(&veth(name, &peer, None)).await.unwrap();
+        let other = links.find(&peer).await.unwrap().unwrap().index;
+        links.set(other, &[Setting::NoLinkLocal, Setting::Up]).await.unwrap();
+        for address in addresses {
+            links.add_address(Address { link, net: net(address) }).await.unwrap();
+        }
+        links.set(link, &[Setting::Up]).await.unwrap();
+        link
+    }
+
+    #[test]
+    fn addresses_are_put_and_taken() {
+        within_async(async || {
+            let links = Links::new().unwrap();
+            let link = up(&links, "a", &["10.0.0.1/24", "2001:db8::1/64", "10.0.0.1/24"]).await;
+            let [v4, v6] = ["10.0.0.1/24", "2001:db8::1/64"].map(|text| Address { link, net: net(text) });
+            assert_eq!(links.addresses().await.unwrap(), [v4, v6]);
+            // In use at once, without a search for others that have it.
+            std::net::UdpSocket::bind("[2001:db8::1]:0").unwrap();
+            for _ in 0..2 {
+                links.delete_address(v4).await.unwrap();
+                assert_eq!(links.addresses().await.unwrap(), [v6]);
+            }
+            let error = links.add_address(Address { link: 999, net: net("10.0.0.9/32") }).await.unwrap_err();
+            assert_eq!(format!("{error:#}"), "add address 10.0.0.9/32 to link 999: No such device (os error 19)");
+        });
+    }
+
+    #[test]
+    fn our_routes_come_and_go_and_those_of_others_stay() {
+        within_async(async || {
+            let links = Links::new().unwrap();
+            let link = up(&links, "a", &["10.0.0.1/24", "2001:db8::1/64"]).await;
+            let on_link = |text: &str| Route::on_link(net(text), link);
+            let want = [
+                Route { src: Some(ip("10.0.0.1")), ..on_link("10.32.0.0/16") },
+                // A gateway that no prefix of the interface has.
+                Route { via: Some(ip("192.0.2.1")), metric: Some(77), mtu: Some(1400), ..on_link("10.33.0.0/16") },
+                Route { via: Some(ip("fd00::1")), ..on_link("fd01::/64") },
+                Route { metric: Some(5), mtu: Some(1300), ..on_link("fd02::/64") },
+            ];
+            for route in &want {
+                links.put_route(route).await.unwrap();
+                links.put_route(route).await.unwrap();
+            }
+            assert_eq!(links.routes().await.unwrap(), want);
+
+            let changed = Route { mtu: Some(1200), src: None, ..want[0] };
+            links.put_route(&changed).await.unwrap();
+            assert_eq!(links.routes().await.unwrap()[0], changed);
+            for route in [changed, want[1], want[2], want[3], want[0]] {
+                links.delete_route(&route).await.unwrap();
+            }
+            assert_eq!(links.routes().await.unwrap(), []);
+
+            // 10.0.0.0/24 is the kernel's own.
+            let theirs = on_link("10.0.0.0/24");
+            let error = links.put_route(&theirs).await.unwrap_err().to_string();
+            assert_eq!(error, format!("add route to 10.0.0.0/24 by link {link}: there is one that is not ours"));
+            links.delete_route(&theirs).await.unwrap();
+            assert!(links.path_to(ip("10.0.0.7")).await.unwrap().is_some());
+        });
+    }
+
+    #[test]
+    fn the_way_to_a_peer_is_found() {
+        within_async(async || {
+            let links = Links::new().unwrap();
+            assert_eq!(links.path_to(ip("192.0.2.1")).await.unwrap(), None);
+            assert_eq!(links.uplinks().await.unwrap(), []);
+            let near = up(&links, "a", &["10.0.0.1/24", "2001:db8::1/64"]).await;
+            let far = up(&links, "b", &["10.1.0.1/24"]).await;
+            let default =
+                Route { via: Some(ip("10.1.0.254")), mtu: Some(1280), ..Route::on_link(net("0.0.0.0/0"), far) };
+            links.put_route(&default).await.unwrap();
+
+            let path =
+                |uplink, source, next_hop, mtu| Some(Path { uplink, source: ip(source), next_hop: ip(next_hop), mtu });
+            for (peer, want) in [
+                ("10.0.0.7", path(near, "10.0.0.1", "10.0.0.7", 1450)),
+                ("2001:db8::7", path(near, "2001:db8::1", "2001:db8::7", 1450)),
+                ("192.0.2.1", path(far, "10.1.0.1", "10.1.0.254", 1280)),
+                ("2001:db9::7", None),
+                ("10.0.0.1", None),
+            ] {
+                assert_eq!(links.path_to(ip(peer)).await.unwrap(), want, "{peer}");
+            }
+            let uplinks = links.uplinks().await.unwrap();
+            let found: Vec<_> =
+                uplinks.iter().map(|u| (u.link.name.as_str(), u.is_default, u.addresses.len())).collect();
+            assert_eq!(found, [("b", true, 1), ("a", false, 2)]);
+        });
+    }
 }

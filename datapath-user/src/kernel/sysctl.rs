@@ -51,7 +51,9 @@ pub fn loosen_source_check(interface: &str) -> Result<Vec<Earlier>> {
 pub fn restore(earlier: &[Earlier]) -> Result<()> {
     let mut result = Ok(());
     for Earlier { key, value } in earlier.iter().rev() {
-        if path(key).exists() && let Err(error) = set(key, value) {
+        if path(key).exists()
+            && let Err(error) = set(key, value)
+        {
             result = result.and(Err(error));
         }
     }

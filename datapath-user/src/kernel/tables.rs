@@ -199,7 +199,10 @@ impl<T: Table<Key: Ord + Debug>> PerCpu<T> {
     }
 
     /// Every element with the values of all CPUs added up.
-    pub fn totals(&self, add: impl Fn(T::Value, T::Value) -> T::Value) -> Result<BTreeMap<T::Key, T::Value>, TableError> {
+    pub fn totals(
+        &self,
+        add: impl Fn(T::Value, T::Value) -> T::Value,
+    ) -> Result<BTreeMap<T::Key, T::Value>, TableError> {
         let entries = self.entries()?.into_iter();
         Ok(entries.filter_map(|(key, values)| Some((key, values.into_iter().reduce(&add)?))).collect())
     }
@@ -367,7 +370,10 @@ mod tests {
         }
         assert_eq!(map.entries().unwrap(), want);
         let mut slowly = BTreeMap::new();
-        map.0.map.each_by_key(|key, value| slowly.extend(bpf::record(key).zip(bpf::record(value)))).unwrap();
+        let take = |key: &[u8], value: &[u8]| {
+            slowly.insert(bpf::record(key).unwrap(), bpf::record(value).unwrap());
+        };
+        map.0.map.each_by_key(take).unwrap();
         assert_eq!(slowly, want);
     }
 

@@ -14,6 +14,7 @@ use rtnetlink::{
 use tokio::task::AbortHandle;
 
 /// What may be different.
+#[expect(clippy::struct_excessive_bools, reason = "a set of four")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changed {
     /// Interfaces.
@@ -83,5 +84,38 @@ impl Changed {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{
+        link::{Links, Setting, tests::veth},
+        netns::tests::within_async,
+        route::Address,
+    };
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    #[test]
+    fn changes_are_told_and_silence_is_not() {
+        within_async(async || {
+            let links = Links::new().unwrap();
+            let mut watch = Watch::new().unwrap();
+            assert!(timeout(Duration::from_millis(50), watch.changed()).await.is_err());
+            let link = links.create_veth(&veth("a", "b", None)).await.unwrap();
+            assert!(told(&mut watch, |changed| changed.links).await);
+            let net = "10.0.0.1/24".parse().unwrap();
+            links.add_address(Address { link, net }).await.unwrap();
+            assert!(told(&mut watch, |changed| changed.addresses).await);
+            links.set(link, &[Setting::Up]).await.unwrap();
+            assert!(told(&mut watch, |changed| changed.routes).await);
+        });
+    }
+
+    async fn told(watch: &mut Watch, what: impl Fn(&Changed) -> bool) -> bool {
+        let wait = async { while !what(&watch.changed().await.unwrap()) {} };
+        timeout(Duration::from_secs(5), wait).await.is_ok()
     }
 }

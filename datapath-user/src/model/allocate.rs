@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    cluster::Cluster,
+    cluster::{Cluster, Revision},
     endpoint::{Addresses, EndpointKey},
     host::{Host, after, is_usable},
     name::{AppName, HostName},
@@ -78,7 +78,7 @@ struct Pool<'a> {
     /// Endpoints that are there.
     taken: BTreeMap<IpAddr, &'a EndpointKey>,
     /// Names that are away, with the revision in which they left.
-    kept: BTreeMap<IpAddr, (u64, &'a EndpointKey)>,
+    kept: BTreeMap<IpAddr, (Revision, &'a EndpointKey)>,
 }
 
 impl<'a> Pool<'a> {
@@ -199,7 +199,7 @@ mod tests {
     fn attach(cluster: &mut Cluster, name: &str) -> Result<Addresses, AllocateError> {
         let host = "h1".parse().unwrap();
         let addresses = allocate(cluster, &host, &shop(name), None)?;
-        let used = cluster.reservations.len() as u64;
+        let used = Revision(cluster.reservations.len() as u64);
         let endpoint = example::endpoint(&format!("shop/{name}"), "h1", addresses);
         cluster.endpoints.insert(shop(name), Arc::new(endpoint));
         cluster.reservations.insert(shop(name), Reservation { addresses, used });

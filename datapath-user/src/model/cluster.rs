@@ -2,7 +2,7 @@
 //!
 //! Invariant of a cluster that is in force: [`super::check::check`] finds no fault in it.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use weft_common::{
     id::{Identity, RoleId},
@@ -47,13 +47,31 @@ pub struct Settings {
 pub struct Reservation {
     /// The addresses.
     pub addresses: Addresses,
-    /// The revision of the store in which it was last used: when all else is taken, the oldest goes first.
-    pub used: u64,
+    /// When it was last used: when all else is taken, the oldest goes first.
+    pub used: Revision,
 }
+
+/// Counts the changes of a cluster on one host. A greater one is a later one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub u64);
 
 impl Default for Settings {
     fn default() -> Self {
         Self { port: tunnel::PORT }
+    }
+}
+
+impl Revision {
+    /// The one after.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
     }
 }
 

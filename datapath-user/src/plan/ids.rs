@@ -84,7 +84,9 @@ impl<C: Content> Numbers<C> {
         let mut new = Vec::new();
         for content in contents {
             match self.of(&content) {
-                Some(number) => drop(of.insert(content, number)),
+                Some(number) => {
+                    of.insert(content, number);
+                }
                 None => new.push(content),
             }
         }
@@ -106,10 +108,19 @@ impl<C: Content> Numbers<C> {
                     numbers.also.insert(number.max(*other));
                     *other = number.min(*other);
                 }
-                None => drop(numbers.of.insert(content, number)),
+                None => {
+                    numbers.of.insert(content, number);
+                }
             }
         }
         numbers
+    }
+
+    /// Notes that these are taken too.
+    fn beside(mut self, numbers: impl Iterator<Item = u32>) -> Self {
+        let known: BTreeSet<u32> = self.of.values().copied().collect();
+        self.also.extend(numbers.filter(|number| *number != 0 && !known.contains(number)));
+        self
     }
 }
 
@@ -164,15 +175,15 @@ impl Ids {
             let addr: IpAddr = addr.to_std();
             cluster.hosts.values().find(|host| host.addresses.contains(&addr)).map(|host| host.name.clone())
         };
-        let mut found = Numbers::found(peers.iter().filter_map(|(id, peer)| Some((host_at(peer.addr)?, *id))));
-        found.also.extend(peers.keys());
-        let rules = Numbers::default();
-        let mut lists = Numbers::found(list::read(&policy.rules));
-        // An empty list and an empty set are in no table, and are 0.
-        lists.also.extend(policy.peer_lists.values().chain(policy.prefix_lists.values()).filter(|list| **list != 0));
-        let mut sets = Numbers::found(Set::read(policy));
-        sets.also.extend(policy.sets.values().map(|set| set.id).filter(|set| *set != 0));
-        Self { peers: found, policy: Arc::new(PolicyIds { rules, lists, sets }) }
+        let found = peers.iter().filter_map(|(id, peer)| Some((host_at(peer.addr)?, *id)));
+        let policy_ids = PolicyIds {
+            rules: Numbers::default(),
+            // What is empty has no entry to be read from. Its number is 0, or drift has left it.
+            lists: Numbers::found(list::read(&policy.rules))
+                .beside(policy.peer_lists.values().chain(policy.prefix_lists.values()).copied()),
+            sets: Numbers::found(Set::read(policy)).beside(policy.sets.values().map(|set| set.id)),
+        };
+        Self { peers: Numbers::found(found).beside(peers.keys().copied()), policy: Arc::new(policy_ids) }
     }
 }
 

@@ -105,9 +105,10 @@ fn gateway(cluster: &Cluster, host: &Host, mtu: u32) -> Gateway {
         let any = || addresses.iter().copied().find(|addr| Family::of(*addr) == family);
         host.gateway(&app.name, family).or_else(any)
     };
-    let routes = cluster.apps.values().flat_map(|app| {
-        app.prefixes.iter().filter_map(move |prefix| Some((*prefix, source(app, prefix.family())?)))
-    });
+    let routes = cluster
+        .apps
+        .values()
+        .flat_map(|app| app.prefixes.iter().filter_map(move |prefix| Some((*prefix, source(app, prefix.family())?))));
     let routes = routes.collect();
     Gateway { name: LinkName::gateway(), mac: Mac::GATEWAY, mtu, addresses, routes }
 }

@@ -85,7 +85,12 @@ pub fn plan(cluster: &Cluster, host: &HostName, facts: &Facts, before: &NodePlan
         peer_addresses: peers::addresses(cluster, &ids),
         policy,
         links: links::links(cluster, host, facts),
-        masquerade: cluster.hosts.get(host).into_iter().flat_map(|host| host.blocks.values().flatten().copied()).collect(),
+        masquerade: cluster
+            .hosts
+            .get(host)
+            .into_iter()
+            .flat_map(|host| host.blocks.values().flatten().copied())
+            .collect(),
         peer_names: ids.peers.iter().map(|(name, number)| (PeerId(number), name.clone())).collect(),
         unnumbered: others().filter(|name| ids.peer(name).is_none()).cloned().collect(),
         ids,

@@ -8,13 +8,7 @@ use weft_common::{
     route::{self, Hop, Route},
 };
 
-use crate::model::{
-    cluster::Cluster,
-    endpoint::Endpoint,
-    host::Host,
-    name::HostName,
-    prefix::Prefix,
-};
+use crate::model::{cluster::Cluster, endpoint::Endpoint, host::Host, name::HostName, prefix::Prefix};
 
 use super::{facts::Facts, ids::Ids};
 
@@ -42,7 +36,8 @@ pub(super) fn place(cluster: &Cluster, host: &HostName, facts: &Facts, ids: &Ids
         let Some(identity) = cluster.identity(endpoint) else { continue };
         let hop = if endpoint.host == *host {
             let link = facts.links.get(&endpoint.link).copied();
-            link.inspect(|link| drop(endpoints.insert(*link, record(endpoint, identity)))).map(Hop::local)
+            endpoints.extend(link.map(|link| (link, record(endpoint, identity))));
+            link.map(Hop::local)
         } else {
             cluster.hosts.get(&endpoint.host).and_then(|at| hop_to(at, host, ids))
         };

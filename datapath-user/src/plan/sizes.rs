@@ -38,7 +38,11 @@ impl NodePlan {
             // Both slots.
             size::<table::Sets>(new.sets.len() + old.sets.len().max(new.sets.len())),
             size::<table::PeerLists>(if same { new.peer_lists.len() } else { union(&new.peer_lists, &old.peer_lists) }),
-            size::<table::PrefixLists>(if same { new.prefix_lists.len() } else { union(&new.prefix_lists, &old.prefix_lists) }),
+            size::<table::PrefixLists>(if same {
+                new.prefix_lists.len()
+            } else {
+                union(&new.prefix_lists, &old.prefix_lists)
+            }),
             size::<table::RuleLists>(if same { new.rules.len() } else { union(&new.rules, &old.rules) }),
         ]
     }

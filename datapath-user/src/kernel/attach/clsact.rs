@@ -1,7 +1,10 @@
 //! Attachments that are filters of a clsact qdisc, for kernels without TCX. They stay until they are removed, and
 //! nothing can be pinned: ours are told by their name, priority and handle.
 
-use std::{io, os::fd::{AsFd as _, AsRawFd as _}};
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
 
 use anyhow::{Context as _, Result, bail};
 use netlink_packet_route::{
@@ -51,7 +54,9 @@ pub(super) fn attach(code: &Code, spot: &Spot<'_>, order: Order) -> Result<Chang
         },
         |filter| filter.priority,
     );
-    if ours.is_none() && let Some(other) = filters.iter().find(|filter| filter.priority == priority) {
+    if ours.is_none()
+        && let Some(other) = filters.iter().find(|filter| filter.priority == priority)
+    {
         bail!("another filter, {}, has priority {priority}", other.name);
     }
     let mut filter = message(spot.index, spot.place, priority);
@@ -117,9 +122,7 @@ pub(super) fn remove_if_empty(index: u32) -> Result<()> {
 
 impl Filter {
     fn is_ours(&self) -> bool {
-        self.name.starts_with(NAME)
-            && self.handle == HANDLE
-            && [PRIORITY_FIRST, PRIORITY_LAST].contains(&self.priority)
+        self.name.starts_with(NAME) && self.handle == HANDLE && [PRIORITY_FIRST, PRIORITY_LAST].contains(&self.priority)
     }
 
     fn of(message: &TcMessage) -> Option<Self> {
@@ -129,9 +132,10 @@ impl Filter {
             name: String::new(),
             program: 0,
         };
-        let options = message.attributes.iter().filter_map(|attribute| {
-            if let TcAttribute::Options(options) = attribute { Some(options) } else { None }
-        });
+        let options = message
+            .attributes
+            .iter()
+            .filter_map(|attribute| if let TcAttribute::Options(options) = attribute { Some(options) } else { None });
         for option in options.flatten() {
             if let TcOption::Bpf(TcFilterBpfOption::ProgName(name)) = option {
                 filter.name.clone_from(name);

@@ -45,9 +45,13 @@ pub(super) fn attach(pins: &Pins, code: &Code, spot: &Spot<'_>, order: Order) ->
     Ok(Change::Added)
 }
 
-/// Detaches by removing the pin, which was the last to hold the link.
+/// Detaches before it removes the pin: a link whose last pin is gone is only released some time later.
 pub(super) fn detach(pins: &Pins, interface: &str, place: Place) -> Result<()> {
-    unpin(&pins.links().join(pin_name(interface, place)))
+    let pin = pins.links().join(pin_name(interface, place));
+    if let Some((link, _)) = open(&pin)? {
+        bpf::link_detach(link.as_fd()).context("detach the link")?;
+    }
+    unpin(&pin)
 }
 
 /// Every pinned link.

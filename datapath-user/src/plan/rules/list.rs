@@ -74,7 +74,13 @@ pub(in super::super) fn read(rules: &BTreeMap<(u32, RuleKey), Rule>) -> impl Ite
         // A length that no list has is drift: capped, it equals no content that a plan makes.
         let bits = u8::try_from(len.saturating_sub(Line::IN_FRONT)).unwrap_or(u8::MAX);
         let port = u16::from_be_bytes(key.port);
-        lists.entry(key.list).or_default().push(Line { protocol: key.protocol, port, bits, rank: rule.rank, id: rule.id });
+        lists.entry(key.list).or_default().push(Line {
+            protocol: key.protocol,
+            port,
+            bits,
+            rank: rule.rank,
+            id: rule.id,
+        });
     }
     lists.into_iter().map(|(number, mut list)| {
         list.sort_unstable();
@@ -183,21 +189,40 @@ mod tests {
 
     /// `expect` has a line for each entry: protocol, port/bits and the rule's position, from 1.
     fn check(rules: &[&str], expect: &[&str]) {
-        let rules: Vec<Written> = rules.iter().map(|text| format!("{text} precedence 5").replace("precedence 9 precedence 5", "precedence 9").parse().unwrap()).collect();
+        let rules: Vec<Written> = rules
+            .iter()
+            .map(|text| {
+                format!("{text} precedence 5").replace("precedence 9 precedence 5", "precedence 9").parse().unwrap()
+            })
+            .collect();
         let regions: Vec<_> = rules.iter().map(|rule| rule.traffic.regions()).collect();
-        let candidates: Vec<_> = rules.iter().zip(&regions).enumerate().map(|(at, (rule, regions))| {
-            let regions = regions.as_deref();
-            let merit = Merit { rank: rule.rank(), peer_bits: 0, subject: 0, width: Reverse(super::super::width(regions)), at: Reverse(at) };
-            Candidate { merit, id: u32::try_from(at + 1).unwrap(), regions }
-        }).collect();
-        let found: Vec<_> = flatten(&candidates).iter().map(|line| {
-            let place = match line.bits {
-                0 => String::from("any"),
-                8 => line.protocol.to_string(),
-                bits => format!("{}:{}/{}", line.protocol, line.port, bits - 8),
-            };
-            format!("{place} {}", line.id)
-        }).collect();
+        let candidates: Vec<_> = rules
+            .iter()
+            .zip(&regions)
+            .enumerate()
+            .map(|(at, (rule, regions))| {
+                let regions = regions.as_deref();
+                let merit = Merit {
+                    rank: rule.rank(),
+                    peer_bits: 0,
+                    subject: 0,
+                    width: Reverse(super::super::width(regions)),
+                    at: Reverse(at),
+                };
+                Candidate { merit, id: u32::try_from(at + 1).unwrap(), regions }
+            })
+            .collect();
+        let found: Vec<_> = flatten(&candidates)
+            .iter()
+            .map(|line| {
+                let place = match line.bits {
+                    0 => String::from("any"),
+                    8 => line.protocol.to_string(),
+                    bits => format!("{}:{}/{}", line.protocol, line.port, bits - 8),
+                };
+                format!("{place} {}", line.id)
+            })
+            .collect();
         assert_eq!(found, expect, "{rules:?}");
     }
 
@@ -235,7 +260,8 @@ mod tests {
 
     #[test]
     fn ranges_are_cut_into_the_fewest_blocks() {
-        let check = |from: u32, to: u32, expect: &[(u16, u8)]| assert_eq!(blocks(from, to + 1).collect::<Vec<_>>(), expect);
+        let check =
+            |from: u32, to: u32, expect: &[(u16, u8)]| assert_eq!(blocks(from, to + 1).collect::<Vec<_>>(), expect);
         check(80, 80, &[(80, 16)]);
         check(0, 65535, &[(0, 0)]);
         check(1, 3, &[(1, 16), (2, 15)]);

@@ -67,8 +67,15 @@ pub struct Policy {
     pub rules: BTreeMap<(u32, RuleKey), Rule>,
     /// What the numbers of rules mean.
     pub names: BTreeMap<u32, rule::Rule>,
-    /// What it is a function of, beside the numbers before.
-    made_of: (Arc<BTreeMap<AppName, App>>, Arc<Vec<rule::Rule>>),
+    /// What it is a function of, beside the numbers before. Tables that were read back do not know.
+    pub made_of: Option<MadeOf>,
+}
+
+/// The part of a cluster that policy depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MadeOf {
+    apps: Arc<BTreeMap<AppName, App>>,
+    rules: Arc<Vec<rule::Rule>>,
 }
 
 /// The tables of a cluster's policy and the numbers they have.
@@ -86,7 +93,8 @@ pub(super) fn compile(cluster: &Cluster, before: &Ids) -> (Policy, PolicyIds) {
     let contents = compiler.lists;
     let lists = before.policy.lists.next(contents.iter().filter(|list| !list.is_empty()).cloned());
     let list_numbers: Vec<u32> = contents.iter().map(|list| lists.of(list).unwrap_or_default()).collect();
-    let entries = contents.iter().zip(&list_numbers).flat_map(|(list, number)| list.iter().map(|line| line.entry(*number)));
+    let entries =
+        contents.iter().zip(&list_numbers).flat_map(|(list, number)| list.iter().map(|line| line.entry(*number)));
     let entries = entries.collect();
 
     let filled: Vec<Set> = drafts.distinct.iter().map(|draft| draft.fill(&list_numbers)).collect();
@@ -94,26 +102,29 @@ pub(super) fn compile(cluster: &Cluster, before: &Ids) -> (Policy, PolicyIds) {
     let set_numbers: Vec<u32> = filled.iter().map(|set| sets.of(set).unwrap_or_default()).collect();
     let each = || filled.iter().zip(&set_numbers);
     let policy = Policy {
-        sets: drafts.of.iter().map(|(key, at)| {
-            let set = RuleSet { id: set_numbers[*at], flags: filled[*at].flags(), default: drafts.distinct[*at].default };
-            (*key, set)
-        }).collect(),
+        sets: drafts
+            .of
+            .iter()
+            .map(|(key, at)| {
+                let set =
+                    RuleSet { id: set_numbers[*at], flags: filled[*at].flags(), default: drafts.distinct[*at].default };
+                (*key, set)
+            })
+            .collect(),
         peer_lists: each().flat_map(|(set, number)| set.peer_entries(*number)).collect(),
         prefix_lists: each().flat_map(|(set, number)| set.prefix_entries(*number)).collect(),
         rules: entries,
         names,
-        made_of: (Arc::clone(&cluster.apps), Arc::clone(&cluster.rules)),
+        made_of: Some(MadeOf { apps: Arc::clone(&cluster.apps), rules: Arc::clone(&cluster.rules) }),
     };
     (policy, PolicyIds { rules, lists, sets })
 }
 
 impl Policy {
-    /// Whether the rules and apps it was made of are those of `cluster`.
+    /// Whether the rules and apps it was made of are those of `cluster`. Equal parts of two clusters are mostly
+    /// the same part, which `Arc` sees at once.
     pub(super) fn is_of(&self, cluster: &Cluster) -> bool {
-        let (apps, rules) = &self.made_of;
-        let same = |a, b| Arc::ptr_eq(a, b) || a == b;
-        let same_rules = Arc::ptr_eq(rules, &cluster.rules) || *rules == cluster.rules;
-        same_rules && same(apps, &cluster.apps)
+        self.made_of.as_ref().is_some_and(|MadeOf { apps, rules }| *apps == cluster.apps && *rules == cluster.rules)
     }
 }
 
@@ -255,7 +266,11 @@ impl Compiler<'_> {
                     Side::Role(..) | Side::App(_) | Side::Any | Side::Host | Side::Outside | Side::Nobody => 0,
                 };
                 let subject = subject.closeness();
-                (Merit { rank: rule.rank, peer_bits, subject, width: Reverse(rule.width), at: Reverse(at) }, rule.id, rule.regions)
+                (
+                    Merit { rank: rule.rank, peer_bits, subject, width: Reverse(rule.width), at: Reverse(at) },
+                    rule.id,
+                    rule.regions,
+                )
             }
         };
         Candidate { merit, id, regions }

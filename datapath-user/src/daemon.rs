@@ -1,0 +1,238 @@
+//! The daemon: builds the graph of tasks, owns them, and ends them in order.
+//!
+//! Everything else is told what it needs; nothing points back here. When it ends, by whatever cause, the programs and
+//! their tables stay as they are and packets go on.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use weft_common::addr::Ip;
+
+use crate::front::api::server;
+use crate::kernel::{
+    config,
+    events::{Event, Events},
+    inject::Injector,
+    pins::Pins,
+    watch::Watch,
+};
+use crate::model::name::HostName;
+use crate::observe::Observer;
+use crate::plan::NodePlan;
+use crate::reconcile::{Reconciler, TICK};
+use crate::service::Service;
+use crate::slowpath::{self, Command};
+use crate::status::Board;
+use crate::store::{Snapshot, Store, change::Change, file::{FileStore, Paths}};
+
+/// How the daemon is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file that describes the cluster.
+    pub cluster: PathBuf,
+    /// Which of its hosts this one is.
+    pub host: HostName,
+    /// Where state outlives a restart.
+    pub state: PathBuf,
+    /// Where the socket is.
+    pub run: PathBuf,
+    /// Where maps and links are pinned.
+    pub bpffs: PathBuf,
+}
+
+/// What somebody wants of the reconciler beside a pass.
+pub enum Order {
+    /// Look at everything now.
+    Repair,
+    /// Take everything of ours off the host, and end.
+    Reset(oneshot::Sender<Result<(), String>>),
+}
+
+/// Changes of the kernel come in bursts: a pass waits this long for the rest.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// Runs until a signal says to end, or a reset has left nothing to do.
+pub async fn run(config: Config) -> Result<()> {
+    let paths = Paths { file: config.cluster.clone(), state: config.state.clone() };
+    let files = Arc::new(FileStore::open(paths, config.host.clone()).await?);
+    let store: Arc<dyn Store> = Arc::clone(&files) as _;
+    let pins = Pins::new(&config.bpffs);
+    let board = Board::new();
+    let observer = Arc::new(Observer::new());
+    let snapshots = store.watch();
+    let first = Arc::clone(&snapshots.borrow());
+    let reconciler = Reconciler::new(config.host.clone(), pins.clone(), &first.cluster, board.clone())?;
+    let (orders, inbox) = mpsc::channel(16);
+    let (plans, plan) = watch::channel(Arc::new(NodePlan::default()));
+
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let events = Events::open(&pins)?;
+    let following = stop.clone();
+    tasks.spawn(async move { following.run_until_cancelled(files.follow()).await });
+    let loop_ = Loop { reconciler, store: Arc::clone(&store), snapshots, inbox, plans };
+    let reconciling = tasks.spawn(loop_.run(stop.clone()));
+    tasks.spawn(watch_events(events, Arc::clone(&observer), plan.clone(), orders.clone(), stop.clone()));
+    let service = Service::new(config.host.clone(), store, board.clone(), observer, plan, orders, pins);
+    let socket = config.run.join("weft.sock");
+    let listener = server::listen(&socket).with_context(|| format!("listen at {}", socket.display()))?;
+    let serving = tasks.spawn(server::serve(listener, Arc::new(service), stop.clone()));
+
+    board.wait(Duration::from_secs(60), |status| status.passes > 0).await.context("the first pass takes too long")?;
+    notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!("ready");
+    wait_for_end(&stop, reconciling, serving).await?;
+    notify(&[sd_notify::NotifyState::Stopping]);
+    stop.cancel();
+    tasks.close();
+    if tokio::time::timeout(Duration::from_secs(5), tasks.wait()).await.is_err() {
+        tracing::warn!("tasks did not end in time");
+    }
+    Ok(())
+}
+
+async fn wait_for_end(
+    stop: &CancellationToken,
+    reconciling: tokio::task::JoinHandle<()>,
+    serving: tokio::task::JoinHandle<Result<()>>,
+) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for signals")?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        () = stop.cancelled() => Ok(()),
+        ended = reconciling => ended.context("reconcile"),
+        ended = serving => ended.context("serve the API")?,
+    }
+}
+
+struct Loop {
+    reconciler: Reconciler,
+    store: Arc<dyn Store>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    inbox: mpsc::Receiver<Order>,
+    plans: watch::Sender<Arc<NodePlan>>,
+}
+
+impl Loop {
+    async fn run(mut self, stop: CancellationToken) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut hints = match Watch::new() {
+            Ok(watch) => Some(watch),
+            Err(error) => {
+                tracing::warn!("{error:#}: changes of the host are noticed every {} s only", TICK.as_secs());
+                None
+            }
+        };
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = tick.tick() => {}
+                changed = self.snapshots.changed() => if changed.is_err() { return },
+                () = settled(&mut hints) => {}
+                order = self.inbox.recv() => match order {
+                    Some(Order::Reset(answer)) => {
+                        let done = self.reconciler.reset().await.map_err(|error| format!("{error:#}"));
+                        let ended = done.is_ok();
+                        if answer.send(done).is_err() {
+                            tracing::warn!("whoever asked for the reset is gone");
+                        }
+                        if ended {
+                            stop.cancel();
+                            return;
+                        }
+                    }
+                    Some(Order::Repair) => {}
+                    None => return,
+                },
+            }
+            self.pass().await;
+            notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+    }
+
+    async fn pass(&mut self) {
+        let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
+        let outcome = self.reconciler.pass(&snapshot.cluster, snapshot.revision.get()).await;
+        self.plans.send_replace(outcome.plan);
+        for (endpoint, why) in outcome.gone {
+            tracing::info!("endpoint {endpoint} is gone: {why}");
+            if let Err(error) = self.store.change(Change::RemoveEndpoint(endpoint.clone())).await {
+                tracing::warn!("remove endpoint {endpoint}: {error}");
+            }
+        }
+    }
+}
+
+/// Waits for a hint and until no more of them come, but not for ever.
+async fn settled(hints: &mut Option<Watch>) {
+    let Some(watch) = hints else { return std::future::pending().await };
+    if watch.changed().await.is_none() {
+        *hints = None;
+        return;
+    }
+    let until = Instant::now() + SETTLE;
+    while tokio::time::timeout_at(until, watch.changed()).await.is_ok_and(|more| more.is_some()) {}
+    sleep_until(until).await;
+}
+
+/// Takes in what the programs tell.
+async fn watch_events(
+    mut events: Events,
+    observer: Arc<Observer>,
+    plan: watch::Receiver<Arc<NodePlan>>,
+    orders: mpsc::Sender<Order>,
+    stop: CancellationToken,
+) {
+    let injector = match Injector::new() {
+        Ok(injector) => injector,
+        Err(error) => return tracing::error!("missed packets are lost: {error:#}"),
+    };
+    loop {
+        let event = tokio::select! {
+            () = stop.cancelled() => return,
+            event = events.next() => event,
+        };
+        match event {
+            Ok(Event::Drop(drop)) => observer.saw(drop, config::now()),
+            Ok(Event::Miss(miss, frame)) => {
+                let commands = slowpath::handle(&plan.borrow(), miss.link, &frame);
+                for command in commands {
+                    perform(command, &injector, &orders);
+                }
+            }
+            Err(error) => return tracing::error!("read what the programs tell: {error}"),
+        }
+    }
+}
+
+fn perform(command: Command, injector: &Injector, orders: &mpsc::Sender<Order>) {
+    let done = match command {
+        Command::Repair => {
+            // When the inbox is full a pass is due anyway.
+            if orders.try_send(Order::Repair).is_err() {
+                tracing::trace!("a pass is due already");
+            }
+            return;
+        }
+        Command::Deliver { link, frame } => injector.send(link, &frame),
+        Command::Tunnel { to, packet } => injector.send_packet(Ip::to_std(to), &packet),
+    };
+    if let Err(error) = done {
+        tracing::debug!("hand on a missed packet: {error}");
+    }
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!("tell the service manager: {error}");
+    }
+}

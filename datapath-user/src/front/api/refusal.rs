@@ -1,0 +1,79 @@
+//! Why a request was not done, as the caller is told.
+
+use std::{error::Error, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::invalid::Invalid;
+
+/// A request that was not done. The message names the thing and says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What kind of no.
+    pub kind: Kind,
+    /// One sentence.
+    pub message: String,
+}
+
+/// The kinds of refusal: what a caller that is a program branches on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The request can not be understood.
+    Invalid,
+    /// The caller may not ask.
+    Forbidden,
+    /// What the request names is not there.
+    NotFound,
+    /// It contradicts what is there, or the engine takes no such change.
+    Conflict,
+    /// Something is used up.
+    Exhausted,
+    /// The daemon can not do it at this time: it starts, stops, or waited for too long.
+    Unavailable,
+    /// The daemon failed.
+    Internal,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// The request can not be understood.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Kind::Invalid, message)
+    }
+
+    /// What the request names is not there.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(Kind::NotFound, message)
+    }
+
+    /// It contradicts what is there.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(Kind::Conflict, message)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Refusal {}
+
+impl From<Invalid> for Refusal {
+    fn from(invalid: Invalid) -> Self {
+        Self::new(Kind::Invalid, invalid.to_string())
+    }
+}
+
+/// With all its causes.
+impl From<anyhow::Error> for Refusal {
+    fn from(error: anyhow::Error) -> Self {
+        Self::new(Kind::Internal, format!("{error:#}"))
+    }
+}

@@ -1,0 +1,286 @@
+//! Brings devices, their addresses and routes into accord with a plan, and says what the kernel knows that a plan
+//! needs.
+//!
+//! Touches what carries our name: the gateway device, and links whose alias says that they are ours.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+};
+
+use anyhow::{Context as _, Result, bail};
+use ipnet::IpNet;
+
+use crate::kernel::{
+    inside::{Inside, InsideRoute, configure},
+    link::{self, Link, LinkKind, Links, Setting},
+    netns::{Netns, Target},
+    route::{Address, Route},
+};
+use crate::model::{
+    cluster::Cluster,
+    endpoint::{DefaultRoute, EndpointKey},
+    name::{HostName, LinkName},
+    prefix::Prefix,
+};
+use crate::plan::{
+    facts::{Facts, Underlay},
+    links::{Gateway, Veth},
+};
+
+/// What is written on a link of ours, before the endpoint's name.
+const ALIAS: &str = "weft ";
+
+/// The inner side is called so until it is given its name.
+const TEMPORARY: &str = "weft-new";
+
+/// The devices of a host.
+pub(super) struct Devices {
+    links: Links,
+    /// Links whose inner side has been made ready by this daemon or an earlier one.
+    ready: BTreeSet<LinkName>,
+}
+
+/// What the namespace of an endpoint has come to.
+#[derive(Debug)]
+pub(super) enum Made {
+    /// The link is there now and was before.
+    Was,
+    /// It was made.
+    New,
+    /// The namespace is gone, or its name means another: nobody is left to be an endpoint.
+    Gone(String),
+}
+
+impl Devices {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self { links: Links::new()?, ready: BTreeSet::new() })
+    }
+
+    /// What only the kernel knows.
+    pub(super) async fn facts(&self, cluster: &Cluster, host: &HostName) -> Result<Facts> {
+        let links = self.links.list().await?;
+        let gateway = links.iter().find(|link| link.name == link::GATEWAY).map(|link| link.index);
+        let ours = links.iter().filter(|link| is_ours(link));
+        let ours = ours.filter_map(|link| Some((link.name.parse::<LinkName>().ok()?, link.index))).collect();
+        let mut underlay = BTreeMap::new();
+        for peer in cluster.hosts.values().filter(|peer| peer.name != *host) {
+            if let Some(way) = self.way_to(&peer.addresses, gateway).await? {
+                underlay.insert(peer.name.clone(), way);
+            }
+        }
+        Ok(Facts { gateway, links: ours, underlay })
+    }
+
+    /// How the first of these addresses is reached that can be.
+    async fn way_to(&self, addresses: &[IpAddr], gateway: Option<u32>) -> Result<Option<Underlay>> {
+        for &addr in addresses {
+            let Some(path) = self.links.path_to(addr).await? else { continue };
+            // A way by our own device would lead a tunnel into itself.
+            if Some(path.uplink) != gateway {
+                return Ok(Some(Underlay {
+                    addr,
+                    local: path.source,
+                    next_hop: path.next_hop,
+                    uplink: path.uplink,
+                    path_mtu: path.mtu,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Names of interfaces, by number.
+    pub(super) async fn names(&self) -> Result<BTreeMap<u32, String>> {
+        Ok(self.links.list().await?.into_iter().map(|link| (link.index, link.name)).collect())
+    }
+
+    /// Makes the gateway device if it is not there as it should be. Says whether it was made. It stays off until
+    /// [`Self::open_gateway`].
+    pub(super) async fn make_gateway(&self, want: &Gateway, port: u16) -> Result<bool> {
+        let name = want.name.to_string();
+        let make = link::Gateway { name: name.clone(), port, mac: want.mac, mtu: want.mtu };
+        let Some(have) = self.links.find(&name).await? else {
+            self.links.create_gateway(&make).await?;
+            return Ok(true);
+        };
+        match &have.kind {
+            LinkKind::Vxlan(vxlan) if vxlan.port == port && vxlan.is_external => {
+                let mut settings = Vec::new();
+                if have.mac != Some(want.mac) {
+                    settings.push(Setting::Mac(want.mac));
+                }
+                if have.mtu != want.mtu {
+                    settings.push(Setting::Mtu(want.mtu));
+                }
+                if !settings.is_empty() {
+                    self.links.set(have.index, &settings).await?;
+                }
+                Ok(false)
+            }
+            LinkKind::Vxlan(_) => {
+                self.links.delete(have.index).await?;
+                self.links.create_gateway(&make).await?;
+                Ok(true)
+            }
+            other => bail!("create gateway {name}: there is a device of kind {other:?} with this name; rename it"),
+        }
+    }
+
+    /// Switches the gateway device on, with its addresses and routes and no others. Says how many were missing or
+    /// too many.
+    pub(super) async fn open_gateway(&self, want: &Gateway) -> Result<usize> {
+        let name = want.name.as_str();
+        let have = self.links.find(name).await?.with_context(|| format!("find gateway {name}: it is gone"))?;
+        let mut changes = 0;
+        let nets: BTreeSet<IpNet> = want.addresses.iter().copied().map(IpNet::from).collect();
+        let present: BTreeSet<IpNet> =
+            self.links.addresses().await?.iter().filter(|at| at.link == have.index).map(|at| at.net).collect();
+        for &net in nets.difference(&present) {
+            self.links.add_address(Address { link: have.index, net }).await?;
+            changes += 1;
+        }
+        for &net in present.difference(&nets) {
+            self.links.delete_address(Address { link: have.index, net }).await?;
+            changes += 1;
+        }
+        if !have.is_up {
+            self.links.set(have.index, &[Setting::Up]).await?;
+            changes += 1;
+        }
+        let routes = want.routes.iter().map(|(prefix, source)| {
+            Some(Route { src: Some(*source), ..Route::on_link(net(prefix)?, have.index) })
+        });
+        let present: Vec<Route> =
+            self.links.routes().await?.into_iter().filter(|route| route.link == have.index).collect();
+        let mut wanted = BTreeSet::new();
+        for route in routes.flatten() {
+            wanted.insert(route.dst);
+            if !present.iter().any(|there| there.dst == route.dst && there.src == route.src) {
+                self.links.put_route(&route).await?;
+                changes += 1;
+            }
+        }
+        for route in present.iter().filter(|route| !wanted.contains(&route.dst)) {
+            self.links.delete_route(route).await?;
+            changes += 1;
+        }
+        Ok(changes)
+    }
+
+    /// Makes an endpoint's link if it is not there, off on this side: nothing passes before there is a program.
+    pub(super) async fn make_veth(&mut self, name: &LinkName, want: &Veth) -> Result<Made> {
+        let netns = match open(want) {
+            Ok(netns) => netns,
+            Err(why) => return Ok(Made::Gone(format!("{why:#}"))),
+        };
+        if let Some(link) = self.links.find(name.as_str()).await? {
+            if is_ours(&link) {
+                return Ok(Made::Was);
+            }
+            bail!("create veth {name}: a device of somebody else has this name; rename it");
+        }
+        self.ready.remove(name);
+        let veth = link::Veth {
+            name: name.as_str(),
+            alias: Some(&alias(&want.endpoint)),
+            mac: None,
+            mtu: want.mtu,
+            peer: TEMPORARY,
+            peer_mac: want.mac,
+            peer_netns: Some(&netns),
+        };
+        self.links.create_veth(&veth).await?;
+        Ok(Made::New)
+    }
+
+    /// Switches an endpoint's link on, and makes its inner side ready: after the program is there.
+    pub(super) async fn open_veth(&mut self, name: &LinkName, want: &Veth) -> Result<()> {
+        let link = self.links.find(name.as_str()).await?.with_context(|| format!("find link {name}: it is gone"))?;
+        let mut settings = Vec::new();
+        if link.mtu != want.mtu {
+            settings.push(Setting::Mtu(want.mtu));
+        }
+        if !link.is_up {
+            settings.push(Setting::Up);
+        }
+        if !settings.is_empty() {
+            self.links.set(link.index, &settings).await?;
+        }
+        // A link that was on already was made ready before it was switched on the first time.
+        if !link.is_up && !self.ready.contains(name) {
+            let netns = open(want)?;
+            let inside = inside(want);
+            tokio::task::spawn_blocking(move || configure(&netns, &inside)).await.context("configure a container")??;
+        }
+        self.ready.insert(name.clone());
+        Ok(())
+    }
+
+    /// Removes links of ours that no endpoint has. Says how many.
+    pub(super) async fn remove_others(&mut self, want: &BTreeMap<LinkName, Veth>) -> Result<usize> {
+        let mut removed = 0;
+        for link in self.links.list().await?.into_iter().filter(is_ours) {
+            let name = link.name.parse::<LinkName>();
+            if name.as_ref().is_ok_and(|name| want.contains_key(name)) {
+                continue;
+            }
+            self.links.delete(link.index).await?;
+            if let Ok(name) = name {
+                self.ready.remove(&name);
+            }
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    /// Removes the gateway device with all that is on it.
+    pub(super) async fn remove_gateway(&self) -> Result<()> {
+        match self.links.find(link::GATEWAY).await? {
+            Some(link) => self.links.delete(link.index).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// A prefix in the form of the kernel layer.
+pub(super) fn net(prefix: &Prefix) -> Option<IpNet> {
+    IpNet::new(prefix.first(), prefix.len()).ok()
+}
+
+fn is_ours(link: &Link) -> bool {
+    link.alias.as_ref().is_some_and(|alias| alias.starts_with(ALIAS))
+}
+
+fn alias(endpoint: &EndpointKey) -> String {
+    format!("{ALIAS}{endpoint}")
+}
+
+/// The namespace of an endpoint, if it is still the one it was.
+fn open(veth: &Veth) -> Result<Netns> {
+    let path = veth.netns.path.as_str();
+    let netns = Netns::open(&Target::Path(PathBuf::from(path)))?;
+    let id = netns.id()?;
+    if (id.device(), id.inode()) != (veth.netns.device, veth.netns.inode) {
+        bail!("open network namespace {path}: it is another one now");
+    }
+    Ok(netns)
+}
+
+fn inside(veth: &Veth) -> Inside {
+    let nets = veth.addresses.iter().filter_map(|(addr, len)| IpNet::new(*addr, *len).ok());
+    let on_link = veth.on_link.iter().filter_map(net).map(|dst| InsideRoute { dst, via: None });
+    let defaults = veth.gateways.iter().filter(|_| veth.default_route != DefaultRoute::Leave).map(|gateway| {
+        let everything = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+        everything.parse().map(|dst| InsideRoute { dst, via: Some(*gateway) })
+    });
+    Inside {
+        interface: TEMPORARY.to_owned(),
+        rename: Some(veth.ifname.to_string()),
+        mac: veth.mac,
+        mtu: veth.mtu,
+        addresses: nets.collect(),
+        routes: on_link.chain(defaults.filter_map(Result::ok)).collect(),
+    }
+}

@@ -1,0 +1,339 @@
+//! Brings this host into accord with what the cluster says: reads what is there, compares it whole with what
+//! should be there, applies the difference in order, and says on the board how far it came.
+//!
+//! The only module that changes the kernel. Events are hints; a tick looks at everything anyway. The order is such
+//! that nothing passes which should not: a device is off until its program is there, a program is attached when its
+//! tables are filled, and what goes is cut off before its entries are taken away. What fails does not keep the rest
+//! from being done, and is tried again in the next pass.
+
+mod delta;
+mod devices;
+mod flows;
+mod tables;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context as _, Result};
+use weft_common::table;
+
+use crate::kernel::{
+    attach::{Attached, Attacher, Change, Place},
+    inject::Injector,
+    link,
+    load::{Loaded, Object, Program},
+    masquerade::Masquerade,
+    pins::Pins,
+    sysctl,
+    tables::{Keyed as _, Map},
+};
+use crate::model::{cluster::Cluster, endpoint::EndpointKey, name::HostName};
+use crate::plan::{NodePlan, ids::Ids, links::Links, plan};
+use crate::status::{Board, EndpointState, Status};
+
+use devices::{Devices, Made, net};
+use flows::Fate;
+use tables::Tables;
+
+/// Reconciles one host.
+pub struct Reconciler {
+    host: HostName,
+    pins: Pins,
+    loaded: Loaded,
+    attacher: Attacher,
+    tables: Tables,
+    flows: Map<table::Flows>,
+    devices: Devices,
+    injector: Injector,
+    /// The plan of the last pass: what the kernel has, but for drift.
+    running: Arc<NodePlan>,
+    /// Whether a pass has ended: from then on what differs without a change of plan is drift.
+    settled: bool,
+    /// When the large tables are compared again.
+    whole_at: Instant,
+    status: Status,
+    board: Board,
+}
+
+/// What a pass tells whoever keeps the cluster's state.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Endpoints whose namespace is gone: they are to be removed.
+    pub gone: Vec<(EndpointKey, String)>,
+    /// The plan that is in force.
+    pub plan: Arc<NodePlan>,
+}
+
+/// How often the small tables, devices and programs are looked at.
+pub const TICK: Duration = Duration::from_secs(5);
+
+/// Looking at the large tables takes at most this part of the time.
+const WHOLE_SHARE: u32 = 200;
+
+impl Reconciler {
+    /// Loads the programs, takes over what an earlier daemon left, and finds out which numbers are in use.
+    pub fn new(host: HostName, pins: Pins, cluster: &Cluster, board: Board) -> Result<Self> {
+        let loaded = Object::embedded().load(&pins).context("load the programs")?;
+        let tables = Tables::open(&pins)?;
+        let before = tables.read().context("read the tables of an earlier daemon")?;
+        let ids = Ids::recover(cluster, &before.peers, &before.policy);
+        Ok(Self {
+            host,
+            attacher: Attacher::new(pins.clone()),
+            flows: Map::open(&pins)?,
+            pins,
+            loaded,
+            tables,
+            devices: Devices::new()?,
+            injector: Injector::new()?,
+            running: Arc::new(NodePlan { ids, ..NodePlan::default() }),
+            settled: false,
+            whole_at: Instant::now(),
+            status: Status::default(),
+            board,
+        })
+    }
+
+    /// Looks at everything and puts it right. `revision` is the store's for `cluster`.
+    pub async fn pass(&mut self, cluster: &Cluster, revision: u64) -> Outcome {
+        let began = Instant::now();
+        let mut pass = Pass::default();
+        let mut outcome = Outcome::default();
+        match self.try_pass(cluster, &mut pass, &mut outcome).await {
+            Ok(()) => self.status.revision = revision,
+            Err(error) => pass.fail(&error),
+        }
+        for failure in &pass.failures {
+            if !self.status.failures.contains(failure) {
+                tracing::warn!("{failure}");
+            }
+        }
+        self.status.failures = pass.failures;
+        self.status.endpoints = pass.endpoints;
+        self.status.refused = self.loaded.refused.iter().map(|refused| refused.program.to_string()).collect();
+        self.status.epoch = self.tables.epoch().0;
+        self.status.passes += 1;
+        self.status.when = Some(SystemTime::now());
+        self.status.took = began.elapsed();
+        outcome.plan = Arc::clone(&self.running);
+        self.board.post(self.status.clone());
+        outcome
+    }
+
+    async fn try_pass(&mut self, cluster: &Cluster, pass: &mut Pass, outcome: &mut Outcome) -> Result<()> {
+        let facts = self.devices.facts(cluster, &self.host).await?;
+        let mut next = plan(cluster, &self.host, &facts, &self.running);
+        next.admit(&self.running).context("the tables stay as they are")?;
+        if self.make_devices(&next, cluster.settings.port, pass, outcome).await {
+            let facts = self.devices.facts(cluster, &self.host).await?;
+            next = plan(cluster, &self.host, &facts, &self.running);
+        }
+        // What is gone is cut off before its entries go.
+        let removed = self.devices.remove_others(&next.links.veths).await;
+        pass.tried(removed);
+
+        let same_policy = Arc::ptr_eq(&next.policy, &self.running.policy);
+        let whole = !self.settled || !same_policy || Instant::now() >= self.whole_at;
+        let is_drift = self.settled && next == *self.running;
+        let looked = Instant::now();
+        let applied = self.tables.apply(&next, whole);
+        if whole {
+            self.whole_at = Instant::now() + TICK.max(looked.elapsed() * WHOLE_SHARE).min(Duration::from_secs(600));
+        }
+        pass.failures.extend(applied.failures.iter().map(ToString::to_string));
+        if is_drift {
+            for (table, count) in &applied.differences {
+                tracing::warn!("put right {count} entries of {table} that somebody changed");
+                self.repaired(table, *count);
+            }
+        }
+        self.running = Arc::new(next);
+        if applied.failures.is_empty() {
+            self.settled = true;
+        }
+
+        self.attach(pass).await?;
+        self.open_devices(pass, is_drift).await;
+        self.masquerade(pass, is_drift);
+        if applied.changed {
+            self.sweep(pass);
+        }
+        Ok(())
+    }
+
+    /// Makes the devices that are missing, all of them off. Says whether a number may be known now that was not.
+    async fn make_devices(&mut self, plan: &NodePlan, port: u16, pass: &mut Pass, outcome: &mut Outcome) -> bool {
+        let Links { gateway, veths } = &plan.links;
+        let mut made = false;
+        if let Some(gateway) = gateway {
+            match self.devices.make_gateway(gateway, port).await {
+                Ok(new) => {
+                    made |= new;
+                    if new && self.settled {
+                        self.repaired("devices", 1);
+                    }
+                }
+                Err(error) => pass.fail(&error),
+            }
+        }
+        for (name, veth) in veths {
+            match self.devices.make_veth(name, veth).await {
+                Ok(Made::Was) => {}
+                Ok(Made::New) => made = true,
+                Ok(Made::Gone(why)) => outcome.gone.push((veth.endpoint.clone(), why)),
+                Err(error) => pass.fail_endpoint(&veth.endpoint, &error),
+            }
+        }
+        made
+    }
+
+    /// Attaches what is missing and detaches what should not be there.
+    async fn attach(&mut self, pass: &mut Pass) -> Result<()> {
+        let names = self.devices.names().await?;
+        let uplinks: BTreeSet<u32> = self.running.peers.values().map(|peer| peer.uplink).collect();
+        let mut want: BTreeMap<(String, Place), Program> = BTreeMap::new();
+        for name in uplinks.iter().filter_map(|uplink| names.get(uplink)) {
+            want.insert((name.clone(), Place::Ingress), Program::FROM_UNDERLAY);
+            want.insert((name.clone(), Place::Xdp), Program::GUARD);
+        }
+        if self.running.links.gateway.is_some() && names.values().any(|name| name == link::GATEWAY) {
+            want.insert((link::GATEWAY.to_owned(), Place::Egress), Program::FROM_HOST);
+            want.insert((link::GATEWAY.to_owned(), Place::Ingress), Program::TO_HOST);
+        }
+        let present: BTreeSet<&str> = names.values().map(String::as_str).collect();
+        let mut endpoints = BTreeMap::new();
+        for (name, veth) in &self.running.links.veths {
+            if present.contains(name.as_str()) {
+                want.insert((name.to_string(), Place::Ingress), Program::FROM_WORKLOAD);
+                endpoints.insert(name.to_string(), veth.endpoint.clone());
+            }
+        }
+        let have: BTreeMap<(String, Place), Attached> =
+            self.attacher.list()?.into_iter().map(|held| ((held.interface.clone(), held.place), held)).collect();
+        for ((interface, place), program) in &want {
+            let Some(code) = self.loaded.code(*program) else { continue };
+            let held = have.get(&(interface.clone(), *place));
+            if held.is_some_and(|held| held.index.is_some() && held.program.id == code.id()) {
+                continue;
+            }
+            match self.attacher.attach(code, interface, *place) {
+                Ok(Change::Added) if self.settled && !endpoints.contains_key(interface) => {
+                    tracing::info!("attached {program} to {interface} at {place}");
+                }
+                Ok(Change::Added | Change::Kept | Change::Replaced) => {}
+                Err(error) => match endpoints.get(interface) {
+                    Some(endpoint) => pass.fail_endpoint(endpoint, &error),
+                    // Without the guard the program behind it does the same, later.
+                    None if *program == Program::GUARD => pass.fail(&error.context("goes on without the guard")),
+                    None => pass.fail(&error),
+                },
+            }
+        }
+        for (interface, place) in have.keys().filter(|at| !want.contains_key(*at)) {
+            pass.tried(self.attacher.detach(interface, *place));
+        }
+        Ok(())
+    }
+
+    /// Switches on what has its program now.
+    async fn open_devices(&mut self, pass: &mut Pass, is_drift: bool) {
+        let plan = Arc::clone(&self.running);
+        if let Some(gateway) = &plan.links.gateway {
+            match self.devices.open_gateway(gateway).await {
+                Ok(changes) if changes > 0 && is_drift => self.repaired("gateway addresses and routes", changes),
+                Ok(_) => {}
+                Err(error) => pass.fail(&error),
+            }
+            pass.tried(sysctl::forward_ipv4(link::GATEWAY));
+            pass.tried(sysctl::loosen_source_check(link::GATEWAY));
+        }
+        for (name, veth) in &plan.links.veths {
+            if pass.endpoints.contains_key(&veth.endpoint) {
+                continue;
+            }
+            match self.devices.open_veth(name, veth).await {
+                Ok(()) => {
+                    pass.endpoints.insert(veth.endpoint.clone(), EndpointState::Ready);
+                }
+                Err(error) => pass.fail_endpoint(&veth.endpoint, &error),
+            }
+        }
+    }
+
+    fn masquerade(&mut self, pass: &mut Pass, is_drift: bool) {
+        let prefixes: BTreeSet<_> = self.running.masquerade.iter().filter_map(net).collect();
+        let want = Masquerade { prefixes, except: link::GATEWAY.to_owned() };
+        if pass.tried(want.ensure()) == Some(true) && is_drift {
+            self.repaired("masquerading", 1);
+        }
+    }
+
+    /// Ends the flows that policy does not allow any more, and forgets those that have been idle for too long.
+    fn sweep(&mut self, pass: &mut Pass) {
+        let entries = match self.flows.entries() {
+            Ok(entries) => entries,
+            Err(error) => return pass.failures.push(error.to_string()),
+        };
+        let (epoch, now) = (self.tables.epoch(), crate::kernel::config::now());
+        for (key, flow) in entries {
+            match flows::fate(&*self.running.policy, epoch, &key, &flow, now) {
+                Fate::Stays => {}
+                Fate::Expired => pass.failures.extend(self.flows.delete(&key).err().map(|error| error.to_string())),
+                Fate::Revoked(resets) => {
+                    self.status.revoked += 1;
+                    for reset in resets {
+                        if let Err(error) = self.injector.send(reset.link, &reset.frame) {
+                            tracing::debug!("reset a flow at link {}: {error}", reset.link);
+                        }
+                    }
+                    let closing = weft_common::flow::Flow { state: weft_common::flow::State::Closing as u8, ..flow };
+                    pass.failures.extend(self.flows.put(&key, &closing).err().map(|error| error.to_string()));
+                }
+            }
+        }
+    }
+
+    /// Takes everything of ours off this host.
+    pub async fn reset(&mut self) -> Result<()> {
+        self.devices.remove_others(&BTreeMap::new()).await?;
+        for held in self.attacher.list()? {
+            self.attacher.detach(&held.interface, held.place)?;
+        }
+        self.devices.remove_gateway().await?;
+        Masquerade::remove()?;
+        self.pins.remove()?;
+        for other in self.pins.others()? {
+            other.remove()?;
+        }
+        Ok(())
+    }
+
+    fn repaired(&mut self, what: &'static str, count: usize) {
+        *self.status.repaired.entry(what).or_default() += count as u64;
+    }
+}
+
+/// What has gone wrong in a pass so far, and what has come of the endpoints.
+#[derive(Default)]
+struct Pass {
+    failures: Vec<String>,
+    endpoints: BTreeMap<EndpointKey, EndpointState>,
+}
+
+impl Pass {
+    fn fail(&mut self, error: &anyhow::Error) {
+        self.failures.push(format!("{error:#}"));
+    }
+
+    fn fail_endpoint(&mut self, endpoint: &EndpointKey, error: &anyhow::Error) {
+        self.fail(error);
+        self.endpoints.insert(endpoint.clone(), EndpointState::Failed(format!("{error:#}")));
+    }
+
+    fn tried<T>(&mut self, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.fail(&error)).ok()
+    }
+}

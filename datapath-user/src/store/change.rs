@@ -1,0 +1,189 @@
+//! Changes, and what each makes of a cluster. Pure: every engine calls the same function and writes down the result.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::model::{
+    allocate::allocate,
+    app::App,
+    check::{self, Fault},
+    cluster::{Cluster, Reservation, Revision},
+    endpoint::{Addresses, Endpoint, EndpointKey},
+    name::{AppName, HostName, RuleName},
+    prefix::Prefix,
+    rule::Rule,
+};
+
+use super::ChangeError;
+
+/// Something to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Adds a rule behind all others. One that says the same already is left as it is.
+    AddRule(Rule),
+    /// Takes a rule away.
+    RemoveRule(RuleRef),
+    /// Adds an app, with the blocks that hosts get of it.
+    AddApp(App, BTreeMap<HostName, Vec<Prefix>>),
+    /// Takes an app away, with the hosts' blocks of it.
+    RemoveApp(AppName),
+    /// Adds an endpoint of this host, or puts it in the place of the one with its name. Its addresses are kept for it.
+    PutEndpoint(Endpoint),
+    /// Takes an endpoint of this host away; its addresses stay kept for its name. One that is not there is gone already.
+    RemoveEndpoint(EndpointKey),
+    /// Keeps addresses of this host for a name.
+    Reserve(EndpointKey, Addresses),
+    /// Keeps nothing for a name any longer.
+    Release(EndpointKey),
+}
+
+/// Which rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuleRef {
+    /// The one of this name.
+    Named(RuleName),
+    /// The one that says the same.
+    Saying(Rule),
+}
+
+/// What `change` makes of `cluster` on host `me` in the revision after `now`. Equal if it changes nothing.
+pub(super) fn apply(cluster: &Cluster, change: &Change, me: &HostName, now: Revision) -> Result<Cluster, ChangeError> {
+    let mut next = cluster.clone();
+    match change {
+        Change::AddRule(rule) => {
+            if !cluster.rules.iter().any(|old| old.says_same(rule)) {
+                Arc::make_mut(&mut next.rules).push(rule.clone());
+            }
+        }
+        Change::RemoveRule(which) => {
+            let at = position(cluster, which)?;
+            Arc::make_mut(&mut next.rules).remove(at);
+        }
+        Change::AddApp(app, blocks) => add_app(&mut next, app, blocks)?,
+        Change::RemoveApp(name) => remove_app(&mut next, name)?,
+        Change::PutEndpoint(endpoint) => {
+            put_endpoint(&mut next, endpoint, me, now.next())?;
+            return Ok(next);
+        }
+        Change::RemoveEndpoint(key) => {
+            remove_endpoint(&mut next, key, me, now.next())?;
+            return Ok(next);
+        }
+        Change::Reserve(key, addresses) => {
+            reserve(&mut next, key, *addresses, me, now.next())?;
+            return Ok(next);
+        }
+        Change::Release(key) => {
+            if next.endpoints.contains_key(key) {
+                return Err(ChangeError::InUse(format!("endpoint {key} is there and has its addresses: detach it first")));
+            }
+            next.reservations.remove(key);
+            return Ok(next);
+        }
+    }
+    check::check(&next).map_err(ChangeError::Faults)?;
+    Ok(next)
+}
+
+/// Where a rule is among the rules.
+pub(super) fn position(cluster: &Cluster, which: &RuleRef) -> Result<usize, ChangeError> {
+    let found = match which {
+        RuleRef::Named(name) => cluster.rules.iter().position(|rule| rule.name.as_ref() == Some(name)),
+        RuleRef::Saying(rule) => cluster.rules.iter().position(|old| old.says_same(rule)),
+    };
+    found.ok_or_else(|| {
+        ChangeError::NotFound(match which {
+            RuleRef::Named(name) => format!("there is no rule with the name {name}"),
+            RuleRef::Saying(rule) => format!("there is no rule `{}`", rule.statement()),
+        })
+    })
+}
+
+fn add_app(next: &mut Cluster, app: &App, blocks: &BTreeMap<HostName, Vec<Prefix>>) -> Result<(), ChangeError> {
+    if let Some(old) = next.apps.get(&app.name) {
+        let same_blocks = next.hosts.values().all(|host| host.blocks_of(&app.name).eq(blocks.get(&host.name).into_iter().flatten()));
+        if old == app && same_blocks {
+            return Ok(());
+        }
+        return Err(ChangeError::InUse(format!("there is an app {} already, which is not like this", app.name)));
+    }
+    Arc::make_mut(&mut next.apps).insert(app.name.clone(), app.clone());
+    let hosts = Arc::make_mut(&mut next.hosts);
+    for (name, blocks) in blocks.iter().filter(|(_, blocks)| !blocks.is_empty()) {
+        let host = hosts.get_mut(name).ok_or_else(|| ChangeError::NotFound(format!("there is no host {name}")))?;
+        host.blocks.insert(app.name.clone(), blocks.clone());
+    }
+    Ok(())
+}
+
+fn remove_app(next: &mut Cluster, name: &AppName) -> Result<(), ChangeError> {
+    if !next.apps.contains_key(name) {
+        return Err(ChangeError::NotFound(format!("there is no app {name}")));
+    }
+    if let Some(key) = next.endpoints.keys().find(|key| key.app == *name) {
+        return Err(ChangeError::InUse(format!("app {name} has endpoint {key}: detach it first")));
+    }
+    let names = |rule: &&Rule| [&rule.from, &rule.to].into_iter().any(|side| side.app() == Some(name));
+    if let Some(rule) = next.rules.iter().find(names) {
+        return Err(ChangeError::InUse(format!("app {name} is named by rule `{rule}`: remove it first")));
+    }
+    Arc::make_mut(&mut next.apps).remove(name);
+    for host in Arc::make_mut(&mut next.hosts).values_mut() {
+        host.blocks.remove(name);
+    }
+    next.reservations.retain(|key, _| key.app != *name);
+    Ok(())
+}
+
+fn put_endpoint(next: &mut Cluster, endpoint: &Endpoint, me: &HostName, revision: Revision) -> Result<(), ChangeError> {
+    let key = &endpoint.key;
+    own(&endpoint.host, key, me)?;
+    if let Some(old) = next.endpoints.get(key) {
+        own(&old.host, key, me)?;
+        if old.as_ref() == endpoint {
+            return Ok(());
+        }
+    }
+    next.endpoints.insert(key.clone(), Arc::new(endpoint.clone()));
+    check::check_endpoint(next, key).map_err(ChangeError::Faults)?;
+    keep(next, key, endpoint.addresses, revision);
+    Ok(())
+}
+
+fn remove_endpoint(next: &mut Cluster, key: &EndpointKey, me: &HostName, revision: Revision) -> Result<(), ChangeError> {
+    let Some(old) = next.endpoints.get(key).cloned() else { return Ok(()) };
+    own(&old.host, key, me)?;
+    next.endpoints.remove(key);
+    keep(next, key, old.addresses, revision);
+    Ok(())
+}
+
+fn reserve(next: &mut Cluster, key: &EndpointKey, addresses: Addresses, me: &HostName, revision: Revision) -> Result<(), ChangeError> {
+    if next.reservations.get(key).is_some_and(|old| old.addresses == addresses) {
+        return Ok(());
+    }
+    if next.endpoints.contains_key(key) {
+        return Err(ChangeError::InUse(format!("endpoint {key} is there and has its addresses: detach it first")));
+    }
+    for addr in addresses.iter() {
+        let refuse = |error: crate::model::allocate::AllocateError| {
+            ChangeError::Faults(vec![Fault { place: check::Place::Endpoint(key.clone()), what: error.to_string() }])
+        };
+        allocate(next, me, key, Some(addr)).map_err(refuse)?;
+    }
+    keep(next, key, addresses, revision);
+    Ok(())
+}
+
+/// Keeps addresses for a name; another name that is away loses those that it had of them.
+fn keep(next: &mut Cluster, key: &EndpointKey, addresses: Addresses, used: Revision) {
+    for (_, kept) in next.reservations.iter_mut().filter(|(other, _)| *other != key) {
+        kept.addresses = kept.addresses.iter().filter(|addr| !addresses.contains(*addr)).collect();
+    }
+    next.reservations.retain(|_, kept| !kept.addresses.is_empty());
+    next.reservations.insert(key.clone(), Reservation { addresses, used });
+}
+
+/// Each host writes its own endpoints, and no other's.
+fn own(host: &HostName, key: &EndpointKey, me: &HostName) -> Result<(), ChangeError> {
+    if host == me { Ok(()) } else { Err(ChangeError::InUse(format!("endpoint {key} is on host {host}: ask there"))) }
+}

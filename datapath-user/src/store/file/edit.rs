@@ -1,0 +1,236 @@
+//! Changes of a cluster file that leave everything else as somebody wrote it: comments, order, spaces.
+
+use anyhow::{Context as _, Result, bail};
+use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
+
+use crate::model::{
+    app::{App, Defaults, Gate},
+    cluster::Cluster,
+    name::{AppName, HostName},
+    prefix::Prefix,
+};
+
+use super::super::change::{Change, position};
+
+/// `text`, which describes `cluster`, with a change.
+pub(super) fn edit(text: &str, cluster: &Cluster, change: &Change) -> Result<String> {
+    let mut document: DocumentMut = text.parse().context("read the file again")?;
+    match change {
+        Change::AddRule(rule) => add_element(array(&mut document, "rules")?, &rule.to_string()),
+        Change::RemoveRule(which) => remove_element(array(&mut document, "rules")?, position(cluster, which)?),
+        Change::AddApp(app, blocks) => {
+            add_app(&mut document, app)?;
+            for (host, blocks) in blocks.iter().filter(|(_, blocks)| !blocks.is_empty()) {
+                let prefixes = prefixes_of(&mut document, host)?;
+                prefixes.insert(app.name.as_str(), value(texts(blocks)));
+            }
+        }
+        Change::RemoveApp(app) => remove_app(&mut document, cluster, app)?,
+        Change::PutEndpoint(_) | Change::RemoveEndpoint(_) | Change::Reserve(..) | Change::Release(_) => {
+            bail!("the file does not describe endpoints");
+        }
+    }
+    Ok(document.to_string())
+}
+
+/// The array of this name, which is made if it is not there.
+fn array<'a>(document: &'a mut DocumentMut, name: &str) -> Result<&'a mut Array> {
+    let item = document.entry(name).or_insert_with(|| value(Array::new()));
+    item.as_array_mut().with_context(|| format!("{name} is no list"))
+}
+
+/// Adds a text as the last element, laid out like the one before it. What is behind that one, as a comment on
+/// its line, stays behind it.
+fn add_element(array: &mut Array, text: &str) {
+    comma_last(array);
+    let trailing = array.trailing().as_str().unwrap_or_default().to_owned();
+    // The lines behind the last element, and what is in front of the bracket.
+    let (lines, bracket) = trailing.rsplit_once('\n').map_or(("", ""), |(lines, bracket)| (lines, bracket));
+    let last = array.len().checked_sub(1).and_then(|at| array.get(at)).map(|last| prefix_of(last).to_owned());
+    let indent = match &last {
+        Some(before) => before.rsplit_once('\n').map(|(_, indent)| indent.to_owned()),
+        None => Some("    ".to_owned()),
+    };
+    let mut new = Value::from(text);
+    if let Some(indent) = indent {
+        new.decor_mut().set_prefix(format!("{lines}\n{indent}"));
+        array.set_trailing(format!("\n{bracket}"));
+        array.push_formatted(new);
+        array.set_trailing_comma(true);
+    } else {
+        new.decor_mut().set_prefix(" ");
+        array.push_formatted(new);
+    }
+}
+
+/// Puts a comma behind the last element of an array of lines, as editors like it: what is behind the element is
+/// then no part of it.
+fn comma_last(array: &mut Array) {
+    let Some(last) = array.len().checked_sub(1).and_then(|at| array.get_mut(at)) else { return };
+    let suffix = last.decor().suffix().and_then(|suffix| suffix.as_str()).unwrap_or_default().to_owned();
+    if suffix.contains('\n') {
+        last.decor_mut().set_suffix("");
+        array.set_trailing(suffix);
+        array.set_trailing_comma(true);
+    }
+}
+
+/// Takes an element out, with what is behind it on its line. Lines of comments before it stay.
+fn remove_element(array: &mut Array, at: usize) {
+    comma_last(array);
+    let Some(before) = array.get(at).map(|element| prefix_of(element).to_owned()) else { return };
+    array.remove(at);
+    // What came between the comma and the end of the line belongs to what is gone.
+    let join = |behind: &str| match behind.split_once('\n') {
+        Some((_, rest)) => format!("{}{rest}", before.trim_end_matches([' ', '\t'])),
+        None => before.clone(),
+    };
+    if let Some(next) = array.get_mut(at) {
+        let prefix = join(prefix_of(next));
+        next.decor_mut().set_prefix(prefix);
+    } else {
+        let trailing = array.trailing().as_str().unwrap_or_default().to_owned();
+        let kept = match trailing.split_once('\n') {
+            Some(_) => join(&trailing),
+            None => trailing,
+        };
+        array.set_trailing(kept);
+    }
+}
+
+fn prefix_of(value: &Value) -> &str {
+    value.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default()
+}
+
+fn texts(prefixes: &[Prefix]) -> Array {
+    prefixes.iter().map(ToString::to_string).collect()
+}
+
+fn add_app(document: &mut DocumentMut, app: &App) -> Result<()> {
+    let App { name, number, prefixes, roles, defaults } = app;
+    let mut table = Table::new();
+    if *number != App::number_of(name) {
+        table.insert("number", value(i64::from(number.0)));
+    }
+    table.insert("prefixes", value(texts(prefixes)));
+    if !roles.is_empty() {
+        let role = |(name, number): (&crate::model::name::RoleName, &weft_common::id::RoleId)| {
+            if *number == App::role_number_of(name) {
+                return Value::from(name.as_str());
+            }
+            let mut role = InlineTable::new();
+            role.insert("name", name.as_str().into());
+            role.insert("number", i64::from(number.0).into());
+            Value::from(role)
+        };
+        table.insert("roles", value(roles.iter().map(role).collect::<Array>()));
+    }
+    let usual = Defaults::default();
+    let gates: [(&str, fn(&Defaults) -> Gate); 4] = [
+        ("inside", |defaults| defaults.inside),
+        ("from_apps", |defaults| defaults.from_apps),
+        ("from_host", |defaults| defaults.from_host),
+        ("to_outside", |defaults| defaults.to_outside),
+    ];
+    for (key, gate) in gates {
+        if gate(defaults) != gate(&usual) {
+            table.insert(key, value(gate(defaults).name()));
+        }
+    }
+    let apps = child(document.as_table_mut(), "app")?;
+    apps.insert(name.as_str(), Item::Table(table));
+    Ok(())
+}
+
+fn remove_app(document: &mut DocumentMut, cluster: &Cluster, app: &AppName) -> Result<()> {
+    child(document.as_table_mut(), "app")?.remove(app.as_str());
+    for host in cluster.hosts.values().filter(|host| host.blocks.contains_key(app)) {
+        prefixes_of(document, &host.name)?.remove(app.as_str());
+    }
+    Ok(())
+}
+
+fn prefixes_of<'a>(document: &'a mut DocumentMut, host: &HostName) -> Result<&'a mut dyn TableLike> {
+    let hosts = child(document.as_table_mut(), "host")?;
+    child(child(hosts, host.as_str())?, "prefixes")
+}
+
+/// The table below another, in whatever form it is written; made if it is not there.
+fn child<'a>(table: &'a mut dyn TableLike, name: &str) -> Result<&'a mut dyn TableLike> {
+    let mut made = Table::new();
+    made.set_implicit(true);
+    let item = table.entry(name).or_insert(Item::Table(made));
+    item.as_table_like_mut().with_context(|| format!("{name} is no table"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{example, rule::Rule};
+    use crate::store::change::RuleRef;
+
+    fn cluster(rules: &[&str]) -> Cluster {
+        Cluster { rules: rules.iter().map(|text| text.parse().unwrap()).collect::<Vec<Rule>>().into(), ..example::cluster() }
+    }
+
+    fn add(text: &str, rule: &str) -> String {
+        edit(text, &cluster(&[]), &Change::AddRule(rule.parse().unwrap())).unwrap()
+    }
+
+    const THREE: &str = r#"# head
+rules = [ # all
+    # first
+    "allow a -> b any", # a to b
+    # second
+    "deny a -> b tcp", # but
+    "allow b -> a any", # last
+    # end
+] # behind
+port = 1 # one
+"#;
+
+    #[test]
+    fn a_rule_is_added_behind_the_last_and_nothing_else_changes() {
+        let check = |text: &str, expect: &str| assert_eq!(add(text, "deny b -> a"), expect);
+        check(THREE, &THREE.replace("    # end\n", "    # end\n    \"deny b -> a any\",\n"));
+        check("", "rules = [\n    \"deny b -> a any\",\n]\n");
+        check("rules = []\n", "rules = [\n    \"deny b -> a any\",\n]\n");
+        check("port = 1\n\n[app.a]\n", "port = 1\nrules = [\n    \"deny b -> a any\",\n]\n\n[app.a]\n");
+        let one = "\"allow a -> b any\"";
+        let two = "\"allow a -> b any\", \"deny b -> a any\"";
+        check(&format!("rules = [{one}]\n"), &format!("rules = [{two}]\n"));
+        check(&format!("rules = [{one},]\n"), &format!("rules = [{two},]\n"));
+        let lines = "rules = [\n  \"allow a -> b any\",  # why\n  \"deny b -> a any\",\n ]\n";
+        check(&format!("rules = [\n  {one},  # why\n ]\n"), lines);
+        check(&format!("rules = [\n  {one}  # why\n ]\n"), lines);
+        check("rules = [\n    # none yet\n]\n", "rules = [\n    # none yet\n    \"deny b -> a any\",\n]\n");
+    }
+
+    #[test]
+    fn a_rule_is_taken_out_with_what_is_said_on_its_line() {
+        let rules = ["allow a -> b any", "deny a -> b tcp", "allow b -> a any"];
+        let remove = |text: &str, rules: &[&str], rule: &str| {
+            let which = RuleRef::Saying(rule.parse().unwrap());
+            edit(text, &cluster(rules), &Change::RemoveRule(which)).unwrap()
+        };
+        for (rule, line) in rules.iter().zip(["any\", # a to b\n", "tcp\", # but\n", "any\", # last\n"]) {
+            let line = format!("    \"{}{line}", rule.strip_suffix(&line[..3]).unwrap());
+            assert_eq!(remove(THREE, &rules, rule), THREE.replace(&line, ""));
+        }
+        let one = "rules = [\"allow a -> b any\"]\n";
+        assert_eq!(remove(one, &rules[..1], rules[0]), "rules = []\n");
+        let two = "rules = [\"allow a -> b any\", \"deny a -> b tcp\"]\n";
+        assert_eq!(remove(two, &rules[..2], rules[1]), one);
+        assert_eq!(remove(two, &rules[..2], rules[0]), "rules = [\"deny a -> b tcp\"]\n");
+        let lines = "rules = [\n  \"allow a -> b any\",\n  \"deny a -> b tcp\"\n]\n";
+        assert_eq!(remove(lines, &rules[..2], rules[1]), "rules = [\n  \"allow a -> b any\",\n]\n");
+    }
+
+    #[test]
+    fn what_was_added_can_be_taken_out_again() {
+        let rules = ["allow a -> b any", "deny a -> b tcp", "allow b -> a any", "deny b -> a any"];
+        let added = add(THREE, rules[3]);
+        let which = RuleRef::Saying(rules[3].parse().unwrap());
+        assert_eq!(edit(&added, &cluster(&rules), &Change::RemoveRule(which)).unwrap(), THREE);
+    }
+}

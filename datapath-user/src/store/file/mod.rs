@@ -1,0 +1,237 @@
+//! A cluster that is described in a file, for people who like it static.
+//!
+//! The file says which hosts, apps and rules there are, and is followed: an edit without a fault is in force
+//! within a second, one with a fault is refused with its place, and what was in force stays, also over a restart.
+//! Changes of rules and apps are written into the file. What only this host knows is in [`super::local`].
+
+mod disk;
+mod edit;
+mod read;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use futures::future::BoxFuture;
+use tokio::{sync::watch, task::spawn_blocking, time};
+
+use crate::model::{
+    cluster::{Cluster, Revision},
+    name::HostName,
+};
+
+use super::{
+    ChangeError, Problem, Snapshot, Store,
+    change::{Change, apply},
+    local::Local,
+};
+use disk::{Looked, Watched};
+use read::Description;
+
+/// How often the file is looked at. It is read when it was the same twice.
+const LOOK: Duration = Duration::from_millis(250);
+/// How often a file that is being written is looked at by somebody who waits for it.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// Where things are.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// The description of the cluster.
+    pub file: PathBuf,
+    /// The folder of what this host alone knows.
+    pub state: PathBuf,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct FileStore {
+    inner: Arc<Mutex<Inner>>,
+    state: watch::Sender<Arc<Snapshot>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    host: HostName,
+    file: Watched,
+    local: Local,
+    /// The text that is in force.
+    text: String,
+    state: watch::Sender<Arc<Snapshot>>,
+}
+
+impl FileStore {
+    /// Opens what `host` has. When the file has a fault, it starts with the last text that had none.
+    pub async fn open(paths: Paths, host: HostName) -> Result<Self> {
+        let inner = spawn_blocking(move || Inner::open(paths, host)).await.context("open the store")??;
+        let state = inner.state.clone();
+        Ok(Self { inner: Arc::new(Mutex::new(inner)), state })
+    }
+
+    /// Follows the file, until it is dropped.
+    pub async fn follow(&self) {
+        let mut ticks = time::interval(LOOK);
+        ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.with(|inner| inner.look()).await {
+                tracing::error!("follow the cluster file: {error}");
+            }
+        }
+    }
+
+    /// Works on the inner state where it may block.
+    async fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Inner) -> T + Send + 'static) -> Result<T, ChangeError> {
+        let inner = Arc::clone(&self.inner);
+        // Every work leaves the state whole, so one that panicked did too.
+        let work = move || work(&mut inner.lock().unwrap_or_else(PoisonError::into_inner));
+        spawn_blocking(work).await.map_err(|error| ChangeError::Storage(format!("change the store: {error}")))
+    }
+}
+
+impl Store for FileStore {
+    fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.state.subscribe()
+    }
+
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<Revision, ChangeError>> {
+        Box::pin(async move {
+            // Somebody may be writing the file: his edit comes first.
+            while self.with(|inner| inner.look()).await? == Looked::Unsettled {
+                time::sleep(SETTLE).await;
+            }
+            self.with(move |inner| inner.change(&change)).await?
+        })
+    }
+}
+
+impl Inner {
+    fn open(paths: Paths, host: HostName) -> Result<Self> {
+        let mut local = Local::open(paths.state)?;
+        let known = local.load()?;
+        let mut file = Watched::new(paths.file);
+        let name = file.name();
+        let base = Cluster { endpoints: known.endpoints, reservations: known.reservations, ..Cluster::default() };
+        let (text, read) = match file.read() {
+            Ok(text) => (Some(text.clone()), read::read(&text, &name, &host, &base)),
+            Err(problem) => (None, Err(problem)),
+        };
+        let (text, cluster, problem) = match (text, read, &known.description) {
+            (Some(text), Ok(cluster), _) => (text, cluster, None),
+            (_, Err(problem), Some(last)) => {
+                tracing::warn!("{problem}; the last description without a fault stays in force");
+                let cluster = read::read(last, &name, &host, &base);
+                let refuse = || format!("start from the last description without a fault, because of {problem}");
+                (last.clone(), cluster.with_context(refuse)?, Some(problem))
+            }
+            (_, Err(problem), None) => return Err(problem.into()),
+            (None, Ok(_), _) => unreachable!("what was not read has no cluster"),
+        };
+        let mut revision = known.revision;
+        if known.description.as_ref() != Some(&text) {
+            revision = revision.next();
+            local.save_description(&text, revision)?;
+        }
+        let state = watch::Sender::new(Arc::new(Snapshot { revision, cluster: Arc::new(cluster), problem }));
+        Ok(Self { host, file, local, text, state })
+    }
+
+    /// Looks whether the file is another, and takes it over if it has no fault.
+    fn look(&mut self) -> Looked {
+        let text = match self.file.look() {
+            Ok(Some(text)) => text,
+            Ok(None) => return if self.file.is_settled() { Looked::Same } else { Looked::Unsettled },
+            Err(problem) => {
+                self.refuse(problem);
+                return Looked::Read;
+            }
+        };
+        let now = self.now();
+        match read::read(&text, &self.file.name(), &self.host, &now.cluster) {
+            Ok(cluster) => self.accept(text, cluster),
+            Err(problem) => self.refuse(problem),
+        }
+        Looked::Read
+    }
+
+    fn now(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.state.borrow())
+    }
+
+    /// Puts a text in force.
+    fn accept(&mut self, text: String, cluster: Cluster) {
+        let now = self.now();
+        let revision = if cluster == *now.cluster { now.revision } else { now.revision.next() };
+        let mut problem = None;
+        if text != self.text {
+            if let Err(error) = self.local.save_description(&text, revision) {
+                let text = format!("in force, but not kept for a restart: {error:#}");
+                problem = Some(Problem { file: self.file.name(), position: None, text });
+            }
+            self.text = text;
+        }
+        self.publish(Snapshot { revision, cluster: Arc::new(cluster), problem });
+    }
+
+    fn refuse(&self, problem: Problem) {
+        let now = self.now();
+        self.publish(Snapshot { problem: Some(problem), ..now.as_ref().clone() });
+    }
+
+    fn publish(&self, snapshot: Snapshot) {
+        self.state.send_if_modified(|state| {
+            let changed = **state != snapshot;
+            if changed {
+                if let Some(problem) = snapshot.problem.as_ref().filter(|problem| state.problem.as_ref() != Some(problem)) {
+                    tracing::warn!("{problem}");
+                }
+                *state = Arc::new(snapshot);
+            }
+            changed
+        });
+    }
+
+    fn change(&mut self, change: &Change) -> Result<Revision, ChangeError> {
+        let now = self.now();
+        let next = apply(&now.cluster, change, &self.host, now.revision)?;
+        if next == *now.cluster {
+            return Ok(now.revision);
+        }
+        if read::is_same(&next, &now.cluster) {
+            let revision = now.revision.next();
+            let storage = |error: anyhow::Error| ChangeError::Storage(format!("{error:#}"));
+            self.local.save(&now.cluster, &next, revision).map_err(storage)?;
+            self.publish(Snapshot { revision, cluster: Arc::new(next), problem: now.problem.clone() });
+        } else {
+            self.change_file(change, &next)?;
+        }
+        Ok(self.now().revision)
+    }
+
+    /// Writes a change of what the file describes. `next` is what it is to come to.
+    fn change_file(&mut self, change: &Change, next: &Cluster) -> Result<(), ChangeError> {
+        let now = self.now();
+        if let Some(problem) = &now.problem {
+            return Err(ChangeError::Broken(problem.clone()));
+        }
+        let storage = |error: anyhow::Error| ChangeError::Storage(format!("{error:#}"));
+        let text = edit::edit(&self.text, &now.cluster, change).map_err(storage)?;
+        // The edit is read as anybody's would be, and has to mean what was asked for.
+        let read = read::read(&text, &self.file.name(), &self.host, next).map_err(ChangeError::Broken)?;
+        if Description::of(&read) != Description::of(next) {
+            let what = format!("{} is written in a way that weft can not change: change it by hand", self.file.name().escape_debug());
+            return Err(ChangeError::Storage(what));
+        }
+        self.file.write(&self.text, &text).map_err(storage)?;
+        if next.reservations != now.cluster.reservations {
+            self.local.save(&now.cluster, next, now.revision.next()).map_err(storage)?;
+        }
+        self.accept(text, read);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

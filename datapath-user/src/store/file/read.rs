@@ -1,0 +1,311 @@
+//! The text of a cluster file, read: every name, prefix and rule is checked here, and every fault has its place.
+//!
+//! ```toml
+//! port = 6784                                   # UDP port of the tunnel; may be left out
+//! rules = [
+//!     "allow shop/web -> blog/db tcp/5432",     # as on the command line
+//! ]
+//!
+//! [host.h1]
+//! address = "192.0.2.1"                         # or a list; the preferred one first
+//! [host.h1.prefixes]
+//! shop = ["10.1.1.0/24", "fd00:1:1::/64"]       # what it gives to endpoints
+//!
+//! [app.shop]
+//! prefixes = ["10.1.0.0/16", "fd00:1::/32"]
+//! roles = ["web", { name = "db", number = 7 }]  # a number only if names collide
+//! number = 4660                                 # likewise
+//! inside = "open"                               # from its own endpoints
+//! from_apps = "closed"                          # from other apps
+//! from_host = "open"                            # from hosts
+//! to_outside = "open"                           # to the outside and to hosts
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::IpAddr,
+    str::FromStr,
+    sync::Arc,
+};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, SeqAccess, Visitor, value},
+};
+use toml::Spanned;
+use weft_common::id::{AppId, RoleId};
+
+use crate::model::{
+    app::{App, Defaults, Gate},
+    check::{self, Place},
+    cluster::{Cluster, Settings},
+    host::Host,
+    invalid::Invalid,
+    name::{AppName, HostName},
+    rule::{Rule, Source},
+};
+
+use super::{super::Problem, disk::position};
+
+/// What the file says of a cluster, wherever it says it.
+#[derive(Debug, PartialEq)]
+pub(super) struct Description<'a> {
+    settings: &'a Settings,
+    hosts: &'a BTreeMap<HostName, Host>,
+    apps: &'a BTreeMap<AppName, App>,
+    rules: Vec<Rule>,
+}
+
+impl<'a> Description<'a> {
+    pub(super) fn of(cluster: &'a Cluster) -> Self {
+        let Cluster { settings, hosts, apps, rules, endpoints: _, reservations: _ } = cluster;
+        let rules = rules.iter().map(|rule| Rule { source: None, ..rule.clone() }).collect();
+        Self { settings, hosts, apps, rules }
+    }
+}
+
+/// Whether files have the same to say of both, to the line.
+pub(super) fn is_same(a: &Cluster, b: &Cluster) -> bool {
+    (&a.settings, &a.hosts, &a.apps, &a.rules) == (&b.settings, &b.hosts, &b.apps, &b.rules)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    port: Option<Spanned<u16>>,
+    #[serde(default)]
+    rules: Vec<Spanned<String>>,
+    #[serde(default)]
+    host: BTreeMap<Spanned<String>, HostTable>,
+    #[serde(default)]
+    app: BTreeMap<Spanned<String>, AppTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HostTable {
+    address: Spanned<OneOrMany>,
+    #[serde(default)]
+    prefixes: BTreeMap<Spanned<String>, Vec<Spanned<String>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AppTable {
+    number: Option<Spanned<u32>>,
+    #[serde(default)]
+    prefixes: Vec<Spanned<String>>,
+    #[serde(default)]
+    roles: Vec<Spanned<RoleEntry>>,
+    inside: Option<Spanned<String>>,
+    from_apps: Option<Spanned<String>>,
+    from_host: Option<Spanned<String>>,
+    to_outside: Option<Spanned<String>>,
+}
+
+/// An address, or a list of them.
+enum OneOrMany {
+    One(String),
+    Many(Vec<Spanned<String>>),
+}
+
+/// A role, by its name or with its number.
+struct RoleEntry {
+    name: String,
+    number: Option<u16>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoleTable {
+    name: String,
+    number: Option<u16>,
+}
+
+/// A cluster as `text` describes it, with the endpoints and reservations of `base`.
+pub(super) fn read(text: &str, file: &Arc<str>, host: &HostName, base: &Cluster) -> Result<Cluster, Problem> {
+    let problem = |at: Option<usize>, text_of: String| Problem {
+        file: Arc::clone(file),
+        position: at.map(|at| position(text, at)),
+        text: text_of,
+    };
+    let document: Document =
+        toml::from_str(text).map_err(|error| problem(error.span().map(|span| span.start), error.message().to_owned()))?;
+    let mut reader = Reader { text, file, places: BTreeMap::new() };
+    let cluster = reader.cluster(document, base).map_err(|(at, text)| problem(Some(at), text))?;
+    if !cluster.hosts.contains_key(host) {
+        return Err(problem(None, format!("there is no [host.{host}], and that is this host")));
+    }
+    let faults = check::check(&cluster).err().unwrap_or_default();
+    let place = |place: &Place| reader.places.get(place).copied();
+    let mut found: Vec<_> = faults.iter().map(|fault| (place(&fault.place), fault.what.clone())).collect();
+    found.sort();
+    let more = match found.len() {
+        0 | 1 => String::new(),
+        count => format!(" (and {} more)", count - 1),
+    };
+    match found.into_iter().next() {
+        Some((at, what)) => Err(problem(at, what + &more)),
+        None => Ok(cluster),
+    }
+}
+
+/// What is wrong and at which byte.
+type Wrong = (usize, String);
+
+struct Reader<'a> {
+    text: &'a str,
+    file: &'a Arc<str>,
+    /// At which byte each part of the cluster is.
+    places: BTreeMap<Place, usize>,
+}
+
+impl Reader<'_> {
+    fn cluster(&mut self, document: Document, base: &Cluster) -> Result<Cluster, Wrong> {
+        let Document { port, rules, host, app } = document;
+        let mut settings = Settings::default();
+        if let Some(port) = port {
+            self.places.insert(Place::Settings, port.span().start);
+            settings.port = port.into_inner();
+        }
+        let apps = app.into_iter().map(|(name, table)| self.app(&name, table)).collect::<Result<Vec<_>, _>>()?;
+        let hosts = host.into_iter().map(|(name, table)| self.host(&name, table)).collect::<Result<Vec<_>, _>>()?;
+        let rules = rules.iter().enumerate().map(|(at, rule)| self.rule(at, rule)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Cluster {
+            settings,
+            apps: shared(&base.apps, apps.into_iter().map(|app| (app.name.clone(), app)).collect()),
+            hosts: shared(&base.hosts, hosts.into_iter().map(|host| (host.name.clone(), host)).collect()),
+            rules: shared(&base.rules, rules),
+            endpoints: base.endpoints.clone(),
+            reservations: base.reservations.clone(),
+        })
+    }
+
+    fn app(&mut self, name: &Spanned<String>, table: AppTable) -> Result<App, Wrong> {
+        let AppTable { number, prefixes, roles, inside, from_apps, from_host, to_outside } = table;
+        let mut app = App::new(parsed(name)?, Vec::new(), []);
+        self.places.insert(Place::App(app.name.clone()), name.span().start);
+        if let Some(number) = number {
+            self.places.insert(Place::App(app.name.clone()), number.span().start);
+            app.number = AppId(number.into_inner());
+        }
+        for (at, prefix) in prefixes.iter().enumerate() {
+            self.places.insert(Place::AppPrefix(app.name.clone(), at), prefix.span().start);
+            app.prefixes.push(parsed(prefix)?);
+        }
+        for entry in &roles {
+            let at = entry.span().start;
+            let role = entry.get_ref().name.parse().map_err(|error| wrong(at, error))?;
+            let number = entry.get_ref().number.map_or_else(|| App::role_number_of(&role), RoleId);
+            self.places.insert(Place::Role(app.name.clone(), role.clone()), at);
+            if app.roles.insert(role, number).is_some() {
+                return Err((at, format!("app {} has this role twice", app.name)));
+            }
+        }
+        let Defaults { inside: a, from_apps: b, from_host: c, to_outside: d } = &mut app.defaults;
+        for (gate, text) in [(a, inside), (b, from_apps), (c, from_host), (d, to_outside)] {
+            if let Some(text) = text {
+                *gate = parsed::<Gate>(&text)?;
+            }
+        }
+        Ok(app)
+    }
+
+    fn host(&mut self, name: &Spanned<String>, table: HostTable) -> Result<Host, Wrong> {
+        let HostTable { address, prefixes } = table;
+        let mut host = Host { name: parsed(name)?, addresses: Vec::new(), blocks: BTreeMap::new() };
+        self.places.insert(Place::Host(host.name.clone()), name.span().start);
+        let span = address.span();
+        let texts = match address.into_inner() {
+            OneOrMany::One(text) => vec![Spanned::new(span, text)],
+            OneOrMany::Many(texts) => texts,
+        };
+        for (at, text) in texts.iter().enumerate() {
+            self.places.insert(Place::HostAddress(host.name.clone(), at), text.span().start);
+            let help = "write it as 192.0.2.1 or 2001:db8::1";
+            let addr = text.get_ref().parse::<IpAddr>().map_err(|_| Invalid::new("address", text.get_ref(), help));
+            host.addresses.push(addr.map_err(|error| wrong(text.span().start, error))?);
+        }
+        for (app, blocks) in &prefixes {
+            let app_name: AppName = parsed(app)?;
+            self.places.insert(Place::Blocks(host.name.clone(), app_name.clone()), app.span().start);
+            for (at, block) in blocks.iter().enumerate() {
+                self.places.insert(Place::Block(host.name.clone(), app_name.clone(), at), block.span().start);
+                host.blocks.entry(app_name.clone()).or_default().push(parsed(block)?);
+            }
+        }
+        Ok(host)
+    }
+
+    fn rule(&mut self, at: usize, text: &Spanned<String>) -> Result<Rule, Wrong> {
+        let start = text.span().start;
+        self.places.insert(Place::Rule(at), start);
+        let line = position(self.text, start).line;
+        let rule: Rule = parsed(text)?;
+        Ok(Rule { source: Some(Source { file: Arc::clone(self.file), line }), ..rule })
+    }
+}
+
+fn parsed<T: FromStr<Err: fmt::Display>>(text: &Spanned<String>) -> Result<T, Wrong> {
+    text.get_ref().parse().map_err(|error| wrong(text.span().start, error))
+}
+
+fn wrong(at: usize, error: impl fmt::Display) -> Wrong {
+    (at, error.to_string())
+}
+
+/// The old value if the new one is equal: then nobody has to compare them again.
+fn shared<T: PartialEq>(old: &Arc<T>, new: T) -> Arc<T> {
+    if **old == new { Arc::clone(old) } else { Arc::new(new) }
+}
+
+// Not by `#[serde(untagged)]`: its errors say neither what is wrong nor where.
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = OneOrMany;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an address or a list of addresses")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMany, E> {
+                Ok(OneOrMany::One(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<OneOrMany, A::Error> {
+                Vec::deserialize(value::SeqAccessDeserializer::new(seq)).map(OneOrMany::Many)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl<'de> Deserialize<'de> for RoleEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = RoleEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a role's name, or { name = \"web\", number = 7 }")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<RoleEntry, E> {
+                Ok(RoleEntry { name: name.to_owned(), number: None })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RoleEntry, A::Error> {
+                let RoleTable { name, number } = RoleTable::deserialize(value::MapAccessDeserializer::new(map))?;
+                Ok(RoleEntry { name, number })
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}

@@ -1,0 +1,105 @@
+//! The machine that is measured on: its cores, its processor time, and what it calls itself.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use weft_tests::command::exec;
+use weft_tests::netns::Netns;
+
+/// The two ends of a measurement, each on a core of its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Side {
+    /// Sends, asks, connects.
+    Client,
+    /// Receives, answers, accepts.
+    Server,
+}
+
+/// Processor time of all cores together, in ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticks {
+    busy: u64,
+    all: u64,
+}
+
+/// `USER_HZ`, which is 100 wherever Linux runs: the unit of `/proc/stat`.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Keeps the calling thread on the core of its side; with one core both share it.
+pub(super) fn pin(side: Side) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let core = match side {
+        Side::Client => 0,
+        Side::Server => 1 % cores,
+    };
+    let mut set = CpuSet::new();
+    set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).with_context(|| format!("pin to core {core}"))
+}
+
+impl Ticks {
+    /// Until now.
+    pub(super) fn now() -> Result<Self> {
+        let text = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
+        Self::parse(&text).context("read the first line of /proc/stat")
+    }
+
+    /// Seconds that cores were busy since `earlier`.
+    pub(super) fn busy_seconds_since(self, earlier: Self) -> f64 {
+        super::number(self.busy.saturating_sub(earlier.busy)) / TICKS_PER_SECOND
+    }
+
+    /// The share of the machine that was busy since `earlier`, from 0 to 1.
+    pub(super) fn share_since(self, earlier: Self) -> f64 {
+        let all = self.all.saturating_sub(earlier.all).max(1);
+        super::number(self.busy.saturating_sub(earlier.busy)) / super::number(all)
+    }
+
+    /// Reads `cpu  user nice system idle iowait irq softirq steal …`. What the hypervisor took is nobody's work here.
+    fn parse(text: &str) -> Option<Self> {
+        let numbers = text.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
+        let numbers: Vec<u64> = numbers.map(str::parse).collect::<Result<_, _>>().ok()?;
+        let [user, nice, system, idle, iowait, irq, softirq, ..] = numbers[..] else { return None };
+        let busy = user + nice + system + irq + softirq;
+        Some(Self { busy, all: busy + idle + iowait })
+    }
+}
+
+/// Release of the running kernel.
+pub(super) fn kernel() -> Result<String> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("read the kernel's release")?;
+    Ok(release.trim().to_owned())
+}
+
+/// What the machine calls its processor, and how many cores it shows.
+pub(super) fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let values = |name: &str| -> Vec<String> {
+        let lines = text.lines().filter_map(|line| line.split_once(':'));
+        lines.filter(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned()).collect()
+    };
+    let models = values("model name");
+    format!("{} x {}", models.len(), models.first().map_or("unknown", String::as_str))
+}
+
+/// `ethtool -k`, one feature a line, without those that cannot be changed and are off.
+pub(super) fn features(namespace: &Netns, interface: &str) -> Vec<String> {
+    let text = exec(namespace.command("ethtool").args(["-k", interface]));
+    let lines = text.lines().skip(1).map(str::trim).filter(|line| !line.ends_with("off [fixed]"));
+    lines.map(ToOwned::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn busy_is_what_is_neither_idle_nor_stolen() {
+        let early = Ticks::parse("cpu  10 0 20 70 0 0 0 500 0 0\ncpu0 1 1 1 1\n").unwrap();
+        let late = Ticks::parse("cpu  20 5 30 140 5 1 4 900 0 0\n").unwrap();
+        assert!((late.busy_seconds_since(early) - 0.30).abs() < 1e-9);
+        assert!((late.share_since(early) - 30.0 / 105.0).abs() < 1e-9);
+        assert_eq!(Ticks::parse("intr 1 2 3"), None);
+    }
+}
