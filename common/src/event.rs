@@ -122,17 +122,17 @@ pub mod sample {
 
     /// Events a second and CPU and reason.
     pub const RATE: u64 = 20;
-    /// Events at once.
-    pub const BURST: u64 = 20;
-    const STEP: u64 = 1_000_000_000 / RATE;
+    /// Packets to everybody a second and CPU and interface: enough for discovery, too few to hurt.
+    pub const STORM: u64 = 1_000;
 
     impl Bucket {
-        /// Whether an event may be sent at `now`, and how many were not sent before it.
+        /// Whether one more may pass at `now` where `rate` a second may, and as many at once; and how many did not
+        /// before it.
         #[inline(always)]
-        pub const fn take(&mut self, now: u64) -> Option<u64> {
-            let earned = now.saturating_sub(self.filled) / STEP;
+        pub const fn take(&mut self, now: u64, rate: u64) -> Option<u64> {
+            let earned = now.saturating_sub(self.filled) / (1_000_000_000 / rate);
             if earned > 0 {
-                self.tokens = if self.tokens + earned > BURST { BURST } else { self.tokens + earned };
+                self.tokens = if self.tokens + earned > rate { rate } else { self.tokens + earned };
                 self.filled = now;
             }
             if self.tokens == 0 {
@@ -154,9 +154,9 @@ pub mod sample {
         fn a_flood_is_sampled_and_the_rest_is_counted() {
             let mut bucket = Bucket::default();
             let start = 10 * 1_000_000_000;
-            let sent = (0..1000).filter(|_| bucket.take(start).is_some()).count() as u64;
-            assert_eq!(sent, BURST);
-            assert_eq!(bucket.take(start + STEP), Some(1000 - BURST));
+            let sent = (0..1000).filter(|_| bucket.take(start, RATE).is_some()).count() as u64;
+            assert_eq!(sent, RATE);
+            assert_eq!(bucket.take(start + 1_000_000_000 / RATE, RATE), Some(1000 - RATE));
         }
     }
 }

@@ -27,6 +27,7 @@ pub mod answer;
 pub mod cut;
 pub mod flow;
 pub mod fragment;
+pub mod group;
 pub mod policy;
 pub mod route;
 pub mod tunnel;

@@ -127,13 +127,15 @@ fn ipv4<B: Bytes + ?Sized>(frame: &B, at: u32) -> Result<Network, DropReason> {
     if ip.vihl >> 4 != 4 {
         return Err(DropReason::Malformed);
     }
-    match ip.vihl & 0xf {
-        5 => {}
+    let header = match ip.vihl & 0xf {
+        5 => 20,
         0..5 => return Err(DropReason::Malformed),
+        // IGMP carries the router alert option always (RFC 2236 §2), and has no ports that options could hide.
+        6 if ip.proto == protocol::IGMP && frame.get(at + 20) == Some([0x94, 4, 0, 0]) => 24,
         _ => return Err(DropReason::Ipv4Options),
-    }
+    };
     let total = u32::from(u16::from_be_bytes(ip.tot_len));
-    if total < 20 {
+    if total < header {
         return Err(DropReason::Malformed);
     }
     let bits = u16::from_be_bytes(ip.frags);
@@ -146,7 +148,7 @@ fn ipv4<B: Bytes + ?Sized>(frame: &B, at: u32) -> Result<Network, DropReason> {
         tos: ip.tos,
         dont_fragment: bits & 0x4000 != 0,
         fragment,
-        l4: at + 20,
+        l4: at + header,
         end: at + total,
     })
 }

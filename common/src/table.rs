@@ -4,6 +4,7 @@ use crate::addr::Ip;
 use crate::event::sample::Bucket;
 use crate::flow::{Flow, FlowKey};
 use crate::fragment::{Datagram, DatagramKey};
+use crate::group::{GroupKey, Member, MemberKey};
 use crate::id::{AppId, Epoch, PeerId};
 use crate::policy::{PeerKey, PrefixKey, Rule, RuleKey, RuleSet, SetKey};
 use crate::route::{Endpoint, Route};
@@ -127,6 +128,12 @@ tables! {
     Flows = "FLOWS": LruHash[131_072] 0, FlowKey => Flow;
     /// Datagrams that come in pieces.
     Datagrams = "DATAGRAMS": LruHash[8_192] 0, DatagramKey => Datagram;
+    /// Who gets copies of what is sent to an app.
+    Members = "MEMBERS": Hash[65_536] NO_PREALLOC, MemberKey => Member;
+    /// Which member wants which group; the value is when it said so, in nanoseconds.
+    Groups = "GROUPS": LruHash[8_192] 0, GroupKey => u64;
+    /// How much each interface may send to everybody, by the interface's number modulo the size.
+    Storms = "STORMS": PerCpuArray[256] 0, u32 => Bucket;
     /// Drops by reason.
     Drops = "DROPS": PerCpuArray[DropReason::COUNT as u32] 0, u32 => u64;
     /// Traffic and drops by pair of apps.
@@ -196,6 +203,9 @@ pub const DIGEST: u64 = {
         crate::flow::Side::LAYOUT,
         Flow::LAYOUT,
         DatagramKey::LAYOUT,
+        MemberKey::LAYOUT,
+        Member::LAYOUT,
+        GroupKey::LAYOUT,
         Datagram::LAYOUT,
         Bucket::LAYOUT,
         crate::event::Drop::LAYOUT,

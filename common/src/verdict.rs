@@ -86,8 +86,8 @@ drop_reasons! {
     EcnInvalid = "ecn-invalid",
     /// The packet does not fit the path and may not be fragmented; the sender was told the size.
     TooBig = "too-big",
-    /// The app's broadcast or multicast list is longer than one packet may be copied.
-    ReplicationLimit = "replication-limit",
+    /// The endpoint sends more to everybody than one may.
+    BroadcastStorm = "broadcast-storm",
     /// A control port of the host, or another app's gateway, is not for endpoints.
     HostPort = "host-port",
     /// The kernel refused to change the packet's size or to redirect it.

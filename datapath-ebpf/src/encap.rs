@@ -37,7 +37,7 @@ pub fn head(skb: &mut Skb, room: &mut Room, peer: &Peer, inner: &Inner) -> Resul
 
 /// Takes the frame out of the tunnel, whose inner link header starts at `inner` and becomes `ether`.
 /// Says whether the kernel still knows what protocol it is: without that it has to be received anew.
-#[inline(always)]
+#[inline(never)]
 pub fn pop(skb: &mut Skb, inner: u32, ether: &Ether) -> Result<bool, DropReason> {
     let outer_v4 = inner < overhead(false);
     let inner_v4 = ether.ethertype == Ether::IPV4;

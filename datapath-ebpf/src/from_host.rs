@@ -16,6 +16,10 @@ use crate::{admit, forward, maps};
 /// The program.
 #[inline(always)]
 pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
+    // A copy that is on its way to a peer was decided on where it was made.
+    if skb.is_tunnelled() {
+        return Ok(Forward::Pass);
+    }
     let ether: Ether = skb.get(0).ok_or(DropReason::Malformed)?;
     parse(&mut run.packet, skb, Ether::LEN, ether.ethertype)?;
     admit::complete(run)?;

@@ -7,35 +7,46 @@ use weft_common::flow::Side;
 use weft_common::header::{Bytes as _, Ether};
 use weft_common::id::{AppId, Identity, PeerId, RoleId};
 use weft_common::route::{Hop, HopKind};
-use weft_common::tunnel::{self, Peer, Tunnel, close_ecn};
+use weft_common::tunnel::{Peer, Tunnel, close_ecn};
 use weft_common::verdict::DropReason;
 
 use crate::outcome::{Forward, Outcome};
-use crate::packet::{Skb, parse};
+use crate::packet::{Skb, open, parse};
 use crate::run::{Party, Run};
-use crate::{admit, encap, forward, maps};
+use crate::{admit, encap, forward, maps, replicate};
 
 /// The program.
 #[inline(always)]
 pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
     let config = maps::config();
-    let Some(tunnel) = tunnel::open(skb, config.port as u16)? else { return Ok(Forward::Pass) };
-    let id = peer(skb, &tunnel)?;
-    run.link = tunnel.inner;
-    let ether: Ether = skb.get(tunnel.inner).ok_or(DropReason::TunnelMalformed)?;
-    parse(&mut run.packet, skb, tunnel.inner + Ether::LEN, ether.ethertype)?;
-    let tos = close_ecn(tunnel.tos, run.packet.tos)?;
+    if !open(&mut run.tunnel, skb, config.port as u16)? {
+        return Ok(Forward::Pass);
+    }
+    let id = peer(skb, &run.tunnel)?;
+    run.link = run.tunnel.inner;
+    let ether: Ether = skb.get(run.link).ok_or(DropReason::TunnelMalformed)?;
+    parse(&mut run.packet, skb, run.link + Ether::LEN, ether.ethertype)?;
+    if replicate::is_for_many(&ether) {
+        to_many(skb, run, id, &ether)?;
+        return Ok(Forward::Done);
+    }
+    let tos = close_ecn(run.tunnel.tos, run.packet.tos)?;
     admit::complete(run)?;
-    let len = skb.len() - tunnel.inner;
-    let hop = Hop::peer(id);
-    let from_peer = |side: &Side| side.hop == hop && claims(tunnel.identity, side.identity);
+    let len = skb.len() - run.link;
+    let (hop, wire) = (Hop::peer(id), run.tunnel.identity);
+    let from_peer = |side: &Side| side.hop == hop && claims(wire, side.identity);
     if !admit::known(run, config.epoch, len, from_peer) {
-        identify(run, &tunnel, id, ether.source())?;
+        identify(run, id, ether.source())?;
         admit::admit(run, len)?;
     }
+    deliver(skb, run, &ether, tos)
+}
+
+#[inline(always)]
+fn deliver(skb: &mut Skb, run: &Run, ether: &Ether, tos: u8) -> Outcome {
     match run.receiver.hop.kind() {
         HopKind::Local => {
-            let typed = encap::pop(skb, tunnel.inner, &Ether { dst: run.receiver.mac.bytes(), ..ether })?;
+            let typed = encap::pop(skb, run.link, &Ether { dst: run.receiver.mac.bytes(), ..*ether })?;
             if tos != run.packet.tos {
                 encap::mark(skb, ether.ethertype, tos)?;
             }
@@ -43,11 +54,21 @@ pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
             Ok(if typed { Forward::Into { link } } else { Forward::Out { link } })
         }
         HopKind::Host => {
-            encap::pop(skb, tunnel.inner, &ether)?;
-            forward::to_host(skb, &ether)
+            encap::pop(skb, run.link, ether)?;
+            forward::to_host(skb, ether)
         }
         HopKind::Peer | HopKind::Nowhere => Err(DropReason::NoEndpoint),
     }
+}
+
+/// What a peer's endpoint sent to its app: copied to the endpoints here.
+#[inline(never)]
+fn to_many(skb: &mut Skb, run: &mut Run, id: PeerId, ether: &Ether) -> Result<(), DropReason> {
+    identify(run, id, ether.source())?;
+    let kind: u8 = skb.get(u32::from(run.packet.l4)).ok_or(DropReason::Malformed)?;
+    replicate::learn(skb, run);
+    encap::pop(skb, run.link, ether)?;
+    replicate::from_peer(skb, run, kind)
 }
 
 /// The peer that sent the tunnel packet, on the way that is agreed with it.
@@ -74,12 +95,21 @@ fn claims(wire: Identity, identity: Identity) -> bool {
 /// Establishes the sender: the peer owns the source address, and what the tunnel says of it agrees with the
 /// cluster state, or the state does not know the address yet and the peer speaks for its app.
 #[inline(never)]
-fn identify(run: &mut Run, tunnel: &Tunnel, peer: PeerId, mac: Mac) -> Result<(), DropReason> {
+fn identify(run: &mut Run, peer: PeerId, mac: Mac) -> Result<(), DropReason> {
     let route = maps::route(run.packet.src);
-    if route.identity.app != AppId::OUTSIDE && route.hop != Hop::peer(peer) {
+    let (mut identity, wire) = (route.identity, run.tunnel.identity);
+    if replicate::is_report(run) && run.packet.src.is_link_local() {
+        // What groups somebody wants is said from an address of the link alone, which no prefix has: the peer speaks
+        // for the app, and nothing but its own membership comes of it.
+        if !wire.app.is_application() {
+            return Err(DropReason::IdentityMismatch);
+        }
+        run.sender = Party { hop: Hop::peer(peer), identity: wire, mac };
+        return Ok(());
+    }
+    if identity.app != AppId::OUTSIDE && route.hop != Hop::peer(peer) {
         return Err(DropReason::PeerNotOwner);
     }
-    let (mut identity, wire) = (route.identity, tunnel.identity);
     if identity.role == RoleId::UNKNOWN && wire.role != RoleId::ANY {
         identity.role = wire.role;
     }

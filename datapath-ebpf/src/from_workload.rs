@@ -11,7 +11,7 @@ use weft_common::verdict::DropReason;
 use crate::outcome::{Forward, Outcome};
 use crate::packet::{Skb, parse};
 use crate::run::{Party, Run};
-use crate::{admit, forward, maps, neighbor, report};
+use crate::{admit, forward, maps, neighbor, replicate, report};
 
 /// The program.
 #[inline(always)]
@@ -31,6 +31,11 @@ fn ip(skb: &mut Skb, run: &mut Run, ether: Ether) -> Outcome {
         return neighbor::discovery(skb, run, &ether);
     }
     let (link, len) = (skb.link(), skb.len());
+    if replicate::is_for_many(&ether) {
+        identify(run, link, &ether)?;
+        replicate::from_endpoint(skb, run)?;
+        return Ok(Forward::Done);
+    }
     admit::complete(run)?;
     let own = |side: &Side| side.hop == Hop::local(link) && side.mac == ether.source();
     if !admit::known(run, maps::config().epoch, len, own) {
@@ -62,7 +67,7 @@ fn identify(run: &mut Run, link: u32, ether: &Ether) -> Result<(), DropReason> {
     if ether.source() != endpoint.mac {
         return Err(DropReason::SpoofedMac);
     }
-    if !endpoint.has(run.packet.src) {
+    if !endpoint.has(run.packet.src) && !(replicate::is_report(run) && run.packet.src.is_link_local()) {
         return Err(DropReason::SpoofedAddress);
     }
     if is_server_of_addresses(&run.packet) {

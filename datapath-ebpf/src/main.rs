@@ -22,6 +22,7 @@ mod maps;
 mod neighbor;
 mod outcome;
 mod packet;
+mod replicate;
 mod report;
 mod run;
 

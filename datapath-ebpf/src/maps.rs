@@ -11,9 +11,10 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use weft_common::addr::Ip;
-use weft_common::event::sample::Bucket;
+use weft_common::event::sample::{self, Bucket};
 use weft_common::flow::{Flow, FlowKey, Leg, SEEN_STEP, State};
 use weft_common::fragment::{Datagram, DatagramKey};
+use weft_common::group::{GroupKey, Member, MemberKey};
 use weft_common::id::{AppId, PeerId};
 use weft_common::policy::{PeerKey, PrefixKey, Rule, RuleKey, RuleSet, Rules, SetKey};
 use weft_common::route::{Endpoint, Route};
@@ -48,6 +49,12 @@ static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(table::Fl
 #[map]
 static DATAGRAMS: LruHashMap<DatagramKey, Datagram> =
     LruHashMap::with_max_entries(table::Datagrams::MAX, table::Datagrams::FLAGS);
+#[map]
+static MEMBERS: HashMap<MemberKey, Member> = HashMap::with_max_entries(table::Members::MAX, table::Members::FLAGS);
+#[map]
+static GROUPS: LruHashMap<GroupKey, u64> = LruHashMap::with_max_entries(table::Groups::MAX, table::Groups::FLAGS);
+#[map]
+static STORMS: PerCpuArray<Bucket> = PerCpuArray::with_max_entries(table::Storms::MAX, table::Storms::FLAGS);
 #[map]
 static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(table::Drops::MAX, table::Drops::FLAGS);
 #[map]
@@ -209,6 +216,34 @@ pub fn remember_datagram(key: &DatagramKey, datagram: &Datagram) {
     _ = DATAGRAMS.insert(key, datagram, 0);
 }
 
+/// A member of an app.
+#[inline(always)]
+pub fn member(key: &MemberKey) -> Option<Member> {
+    // SAFETY: a plain record, copied out at once.
+    unsafe { MEMBERS.get(key) }.copied()
+}
+
+/// Whether a member wants a group.
+#[inline(always)]
+pub fn wants(key: &GroupKey) -> bool {
+    GROUPS.get_ptr(key).is_some()
+}
+
+/// Notes that a member wants a group from now on, or does not.
+#[inline(always)]
+pub fn note_wish(key: &GroupKey, wanted: bool, now: u64) {
+    // When a wish can not be noted the member asks again; one that is gone is not there to be removed.
+    _ = if wanted { GROUPS.insert(key, now, 0) } else { GROUPS.remove(key) };
+}
+
+/// Whether an interface may send one more packet to everybody.
+#[inline(always)]
+pub fn may_flood(link: u32, now: u64) -> bool {
+    let Some(bucket) = STORMS.get_ptr_mut(link % table::Storms::MAX) else { return false };
+    // SAFETY: this CPU's own element; nothing else runs on it before this program ends.
+    unsafe { (*bucket).take(now, sample::STORM) }.is_some()
+}
+
 /// Counts a drop for the reason with this number.
 #[inline(always)]
 pub fn count_drop(reason: u32) {
@@ -220,10 +255,10 @@ pub fn count_drop(reason: u32) {
 
 /// Whether an event about the reason with this number may be sent now, and how many were not sent before it.
 #[inline(always)]
-pub fn sample(reason: u32, now: u64) -> Option<u64> {
+pub fn sampled(reason: u32, now: u64) -> Option<u64> {
     let bucket = SAMPLES.get_ptr_mut(reason)?;
     // SAFETY: this CPU's own element; nothing else runs on it before this program ends.
-    unsafe { (*bucket).take(now) }
+    unsafe { (*bucket).take(now, sample::RATE) }
 }
 
 /// Adds to the counters of a pair of apps.

@@ -10,14 +10,17 @@ use core::arch::asm;
 
 use aya_ebpf::bindings::{__sk_buff, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, xdp_md};
 use aya_ebpf::helpers::{
-    bpf_csum_diff, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
+    bpf_clone_redirect, bpf_csum_diff, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
     bpf_skb_pull_data,
-    bpf_skb_store_bytes,
+    bpf_skb_set_tunnel_key, bpf_skb_set_tunnel_opt, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
+use weft_common::addr::Ip;
 use weft_common::checksum::Sum;
 use weft_common::header::{Bytes, Header};
+use weft_common::id::Identity;
 use weft_common::parse::{Packet, parse_into};
+use weft_common::tunnel::{self, Tunnel};
 use weft_common::verdict::DropReason;
 
 /// Bytes that are made readable up front: all headers of any packet that is not refused.
@@ -115,6 +118,15 @@ impl Skb {
         ok(done)
     }
 
+    /// Replaces two bytes at `at` and puts the transport checksum at `check` right, also when it is left to a device.
+    #[inline(always)]
+    pub fn replace16(&mut self, at: u32, check: u32, old: [u8; 2], new: [u8; 2]) -> Result<(), DropReason> {
+        let (from, to) = (u16::from_ne_bytes(old), u16::from_ne_bytes(new));
+        // SAFETY: changes the packet the context belongs to; no pointer into it is held.
+        ok(unsafe { bpf_l4_csum_replace(self.raw, check, u64::from(from), u64::from(to), 2) })?;
+        self.paste(at, &new)
+    }
+
     /// Opens room for `len` bytes behind the link header, whose copy ends up in front of the network
     /// header. `flags` say what the room will hold, so that offloads keep working.
     #[inline(always)]
@@ -158,12 +170,58 @@ impl Skb {
         }
     }
 
+    /// The same packet, for a callback that the kernel calls with a pointer of its own.
+    #[inline(always)]
+    pub fn again(&self) -> Self {
+        Self { raw: self.raw }
+    }
+
+    /// Sends a copy out of an interface.
+    #[inline(always)]
+    pub fn copy_to(&mut self, link: u32) -> Result<(), DropReason> {
+        // SAFETY: the helper copies the packet; no pointer into it is held.
+        ok(unsafe { bpf_clone_redirect(self.raw, link, 0) })
+    }
+
+    /// Addresses copies that are sent out of a VXLAN device: to the peer at `addr`, as `identity`. The kernel finds the
+    /// way and the neighbour, which a copy, unlike a redirect, has to be given.
+    #[inline(always)]
+    pub fn set_tunnel(&mut self, addr: Ip, identity: Identity) -> Result<(), DropReason> {
+        let (v4, flags) = if addr.is_v4() { (true, BPF_F_ZERO_CSUM_TX) } else { (false, BPF_F_TUNINFO_IPV6 | BPF_F_ZERO_CSUM_TX) };
+        let mut key = TunnelKey { id: identity.app.0, remote: [0; 4], tos: 0, ttl: 64, ext: 0, label: 0 };
+        if v4 {
+            key.remote[0] = u32::from_be(addr.0[3]);
+        } else {
+            key.remote = addr.0;
+        }
+        let mut group = u32::from(identity.role.0);
+        // SAFETY: the helpers read exactly the sizes they are given.
+        ok(unsafe { bpf_skb_set_tunnel_key(self.raw, (&raw mut key).cast(), size_of::<TunnelKey>() as u32, flags) })?;
+        // SAFETY: as above.
+        ok(unsafe { bpf_skb_set_tunnel_opt(self.raw, (&raw mut group).cast(), 4) })
+    }
+
     /// The context, for helpers that take it.
     #[inline(always)]
     pub fn raw(&self) -> *mut __sk_buff {
         self.raw
     }
 }
+
+/// `struct bpf_tunnel_key` as of 4.10, which every later kernel takes.
+#[repr(C)]
+struct TunnelKey {
+    id: u32,
+    /// An IPv4 address in host order in the first word, or an IPv6 address in network order.
+    remote: [u32; 4],
+    tos: u8,
+    ttl: u8,
+    ext: u16,
+    label: u32,
+}
+
+const BPF_F_TUNINFO_IPV6: u64 = 1;
+const BPF_F_ZERO_CSUM_TX: u64 = 1 << 1;
 
 /// The sum of `bytes`, whose number is a multiple of four, by the kernel's own routine.
 #[inline(always)]
@@ -177,6 +235,18 @@ pub fn sum(bytes: &[u8]) -> Sum {
 #[inline(never)]
 pub fn parse(packet: &mut Packet, skb: &Skb, at: u32, ethertype: [u8; 2]) -> Result<(), DropReason> {
     parse_into(packet, skb, at, ethertype)
+}
+
+/// Reads the tunnel headers into `tunnel`, in a frame of its own. False: it is not a tunnel packet to `port`.
+#[inline(never)]
+pub fn open(tunnel: &mut Tunnel, skb: &Skb, port: u16) -> Result<bool, DropReason> {
+    match tunnel::open(skb, port)? {
+        Some(opened) => {
+            *tunnel = opened;
+            Ok(true)
+        }
+        None => Ok(false),
+    }
 }
 
 impl Bytes for Skb {
@@ -235,11 +305,18 @@ unsafe fn bound(field: *const u32) -> usize {
 
 #[inline(always)]
 fn read<T: Header>(data: usize, end: usize, at: u32) -> Option<T> {
-    if at > REACH || data + at as usize + size_of::<T>() > end {
+    if at > REACH {
+        return None;
+    }
+    let start: usize;
+    // SAFETY: a move. It keeps the compiler from working the address out a second time behind the check, where the
+    // verifier would not know it again.
+    unsafe { asm!("{start} = {at}", start = out(reg) start, at = in(reg) data + at as usize, options(pure, nomem, nostack)) };
+    if start + size_of::<T>() > end {
         return None;
     }
     // SAFETY: the line above proves that the bytes lie within the packet.
-    Some(unsafe { load(data + at as usize) })
+    Some(unsafe { load(start) })
 }
 
 /// Copies a header out of the packet, in words as wide as they come: the compiler, which has to assume
@@ -277,7 +354,9 @@ unsafe fn load<T: Header>(at: usize) -> T {
             i += 2;
         }
         if i < size {
-            to.add(i).write((at as *const u8).add(i).read_volatile());
+            let word: u64;
+            asm!("{word} = *(u8 *)({at} + 0)", word = out(reg) word, at = in(reg) at + i, options(pure, readonly, nostack));
+            to.add(i).write(word as u8);
         }
         to.cast::<T>().read()
     }

@@ -18,7 +18,7 @@ pub fn dropped(skb: &Skb, run: &Run) {
     if src.app != AppId::ANY && dst.app != AppId::ANY {
         maps::count_traffic(src.app, dst.app, Counts { drops: 1, ..Counts::default() });
     }
-    let Some(skipped) = maps::sample(run.reason, run.now) else { return };
+    let Some(skipped) = maps::sampled(run.reason, run.now) else { return };
     let Some(mut entry) = maps::EVENTS.reserve::<Record<Drop>>(0) else { return };
     // SAFETY: the reserved memory is a `Drop`, written whole; a plain record needs no initialised memory before.
     let event = unsafe {

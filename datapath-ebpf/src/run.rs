@@ -12,6 +12,7 @@ use weft_common::id::Identity;
 use weft_common::parse::Packet;
 use weft_common::policy::Query;
 use weft_common::route::{Hop, Route};
+use weft_common::tunnel::Tunnel;
 
 use crate::packet::Room;
 
@@ -23,6 +24,8 @@ pub struct Run {
     pub packet: Packet,
     /// Where its link header starts: behind the tunnel's headers, or at the start.
     pub link: u32,
+    /// The tunnel it came in by, if it did.
+    pub tunnel: Tunnel,
     /// Who sent it, established by the hook.
     pub sender: Party,
     /// Whom it is for.

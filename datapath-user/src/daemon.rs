@@ -8,13 +8,13 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weft_common::addr::Ip;
 
-use crate::front::api::server;
+use crate::front::api::{access::Access, server::Server};
 use crate::kernel::{
     config,
     events::{Event, Events},
@@ -26,7 +26,8 @@ use crate::model::name::HostName;
 use crate::observe::Observer;
 use crate::plan::NodePlan;
 use crate::reconcile::{Reconciler, TICK};
-use crate::service::Service;
+use crate::order::Order;
+use crate::service::{Parts, Service};
 use crate::slowpath::{self, Command};
 use crate::status::Board;
 use crate::store::{Snapshot, Store, change::Change, file::{FileStore, Paths}};
@@ -44,14 +45,6 @@ pub struct Config {
     pub run: PathBuf,
     /// Where maps and links are pinned.
     pub bpffs: PathBuf,
-}
-
-/// What somebody wants of the reconciler beside a pass.
-pub enum Order {
-    /// Look at everything now.
-    Repair,
-    /// Take everything of ours off the host, and end.
-    Reset(oneshot::Sender<Result<(), String>>),
 }
 
 /// Changes of the kernel come in bursts: a pass waits this long for the rest.
@@ -79,10 +72,11 @@ pub async fn run(config: Config) -> Result<()> {
     let loop_ = Loop { reconciler, store: Arc::clone(&store), snapshots, inbox, plans };
     let reconciling = tasks.spawn(loop_.run(stop.clone()));
     tasks.spawn(watch_events(events, Arc::clone(&observer), plan.clone(), orders.clone(), stop.clone()));
-    let service = Service::new(config.host.clone(), store, board.clone(), observer, plan, orders, pins);
-    let socket = config.run.join("weft.sock");
-    let listener = server::listen(&socket).with_context(|| format!("listen at {}", socket.display()))?;
-    let serving = tasks.spawn(server::serve(listener, Arc::new(service), stop.clone()));
+    let parts = Parts { store, board: board.clone(), observer, plan, orders, pins };
+    let service = Arc::new(Service::new(config.host.clone(), parts));
+    std::fs::create_dir_all(&config.run).with_context(|| format!("make directory {}", config.run.display()))?;
+    let server = Server::bind(&config.run.join("weft.sock"), Access::system())?;
+    let serving = tasks.spawn(server.run(service, stop.clone()));
 
     board.wait(Duration::from_secs(60), |status| status.passes > 0).await.context("the first pass takes too long")?;
     notify(&[sd_notify::NotifyState::Ready]);
@@ -100,7 +94,7 @@ pub async fn run(config: Config) -> Result<()> {
 async fn wait_for_end(
     stop: &CancellationToken,
     reconciling: tokio::task::JoinHandle<()>,
-    serving: tokio::task::JoinHandle<Result<()>>,
+    serving: tokio::task::JoinHandle<()>,
 ) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for signals")?;
@@ -109,7 +103,7 @@ async fn wait_for_end(
         _ = interrupt.recv() => Ok(()),
         () = stop.cancelled() => Ok(()),
         ended = reconciling => ended.context("reconcile"),
-        ended = serving => ended.context("serve the API")?,
+        ended = serving => ended.context("serve the API"),
     }
 }
 
@@ -161,7 +155,7 @@ impl Loop {
 
     async fn pass(&mut self) {
         let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
-        let outcome = self.reconciler.pass(&snapshot.cluster, snapshot.revision.get()).await;
+        let outcome = self.reconciler.pass(&snapshot.cluster, snapshot.revision.0).await;
         self.plans.send_replace(outcome.plan);
         for (endpoint, why) in outcome.gone {
             tracing::info!("endpoint {endpoint} is gone: {why}");

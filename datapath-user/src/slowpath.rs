@@ -6,7 +6,7 @@
 use weft_common::{
     addr::{Ip, Mac},
     checksum::Sum,
-    header::{Bytes as _, Ether, as_bytes, protocol},
+    header::{Bytes, Ether, as_bytes, protocol},
     id::{Epoch, PeerId},
     parse::{Kind, Packet, parse},
     policy::{Query, decide},
@@ -39,7 +39,7 @@ pub enum Command {
 
 /// What is to be done about `frame`, which came from the endpoint behind `link` and found no way.
 pub fn handle(plan: &NodePlan, link: u32, frame: &[u8]) -> Vec<Command> {
-    let Some(ether) = frame.get::<Ether>(0) else { return Vec::new() };
+    let Some(ether) = Bytes::get::<Ether>(frame, 0) else { return Vec::new() };
     let Ok(packet) = parse(frame, Ether::LEN, ether.ethertype) else { return Vec::new() };
     let Some(endpoint) = plan.endpoints.get(&link) else { return Vec::new() };
     let receiver = plan.route(packet.dst);

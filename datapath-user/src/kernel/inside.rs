@@ -50,12 +50,22 @@ pub fn configure(netns: &Netns, inside: &Inside) -> Result<()> {
     run_in(netns, configure).with_context(|| format!("configure {} in {netns}", inside.interface))
 }
 
+/// The first of eth0, eth1, … that no interface of the namespace is called.
+pub fn free_name(netns: &Netns) -> Result<String> {
+    run_in(netns, || {
+        let mut names = (0..).map(|number| format!("eth{number}"));
+        let is_free = |name: &String| nix::net::if_::if_nametoindex(name.as_str()).is_err();
+        names.find(is_free).context("find a free name")
+    })
+}
+
 async fn within(inside: &Inside) -> Result<()> {
     let Inside { interface, rename, mac, mtu, addresses, routes } = inside;
     let links = Links::new()?;
     let name = rename.as_ref().unwrap_or(interface);
+    // One that has its name already is ours if it has our address too.
     let found = match links.find(interface).await? {
-        None => links.find(name).await?,
+        None => links.find(name).await?.filter(|link| link.mac == Some(*mac)),
         found => found,
     };
     let link = found.with_context(|| format!("find link {interface}: it is not there"))?;
@@ -150,6 +160,10 @@ mod tests {
             assert_eq!(values, ["0", "0", "0"]);
 
             configure(&netns, &want).unwrap();
+            assert_eq!(seen(&netns), first);
+            // The same name on another interface is not ours to change.
+            let other = Inside { mac: Mac::new([2, 0, 0, 0, 1, 2]), ..want };
+            assert!(configure(&netns, &other).is_err());
             assert_eq!(seen(&netns), first);
         });
     }

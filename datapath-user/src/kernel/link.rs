@@ -6,6 +6,7 @@
 use std::{
     fmt, io,
     os::fd::{AsFd as _, AsRawFd as _},
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result};
@@ -15,6 +16,7 @@ use netlink_packet_route::link::{
     LinkInfo, LinkMessage, Prop,
 };
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan};
+use tokio::task::AbortHandle;
 use weft_common::addr::Mac;
 
 use super::netns::Netns;
@@ -26,7 +28,12 @@ pub const GATEWAY: &str = "weft0";
 #[derive(Clone, Debug)]
 pub struct Links {
     pub(super) handle: Handle,
+    _connection: Arc<Connection>,
 }
+
+/// The task that talks to the kernel. It ends with the last of those who talk to it.
+#[derive(Debug)]
+struct Connection(AbortHandle);
 
 /// An interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -137,9 +144,8 @@ impl Links {
     /// Connects, in the namespace of the calling thread, which has to be inside a tokio runtime.
     pub fn new() -> Result<Self> {
         let (connection, handle, _) = rtnetlink::new_connection().context("connect to rtnetlink")?;
-        // It ends when the last handle is dropped.
-        tokio::spawn(connection);
-        Ok(Self { handle })
+        let connection = Arc::new(Connection(tokio::spawn(connection).abort_handle()));
+        Ok(Self { handle, _connection: connection })
     }
 
     /// Every interface, by number.
@@ -237,11 +243,11 @@ impl Links {
     async fn create(&self, message: LinkMessage, name: &str, settings: &[Setting]) -> Result<u32> {
         self.handle.link().add(message).execute().await.map_err(told)?;
         let link = self.find(name).await?.with_context(|| format!("find link {name}: it is gone"))?.index;
-        if let Err(error) = self.set(link, settings).await {
-            self.delete(link).await?;
-            return Err(error);
-        }
-        Ok(link)
+        let Err(error) = self.set(link, settings).await else { return Ok(link) };
+        Err(match self.delete(link).await {
+            Ok(()) => error,
+            Err(left) => error.context(format!("{left:#}, after an error")),
+        })
     }
 }
 
@@ -318,6 +324,12 @@ impl fmt::Display for Setting {
             Self::Alias(alias) => write!(f, "alias {alias}"),
             Self::NoLinkLocal => f.write_str("no link-local address"),
         }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

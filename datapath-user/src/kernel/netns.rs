@@ -11,7 +11,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, AsRawFd as _, BorrowedFd},
-        unix::fs::MetadataExt as _,
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     },
     panic::resume_unwind,
     path::{Path, PathBuf},
@@ -92,7 +92,12 @@ impl Netns {
     }
 
     fn open_file(path: &Path, target: &Target) -> Result<Self> {
-        let file = File::open(path).with_context(|| format!("open {target}"))?;
+        // Somebody else's path may lead to a pipe: opening it shall not wait.
+        let file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .with_context(|| format!("open {target}"))?;
         // SAFETY: this ioctl takes no argument and writes nothing; the descriptor is open.
         let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
         if kind != libc::CLONE_NEWNET {
@@ -214,6 +219,10 @@ pub(super) mod tests {
         assert_eq!(error, "open network namespace weft-none: No such file or directory (os error 2)");
         let error = format!("{:#}", open(Target::Pid(0)));
         assert!(error.starts_with("open network namespace of process 0: "), "{error}");
+        let pipe = std::env::temp_dir().join(format!("weft-test-{}", process::id()));
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert!(open(Target::Path(pipe.clone())).to_string().ends_with("is not a network namespace"));
+        std::fs::remove_file(pipe).unwrap();
         assert!(open(Target::Path("/dev/null".into())).to_string().contains("/dev/null is not"));
     }
 

@@ -118,6 +118,8 @@ impl Pins {
             };
             result.with_context(|| format!("remove directory {}", directory.display()))?;
         }
+        // It stays while another layout is in it.
+        fs::remove_dir(&self.root).ok();
         Ok(())
     }
 
@@ -257,6 +259,11 @@ pub(super) mod tests {
         others[1].remove().unwrap();
         assert_eq!(pins.others().unwrap(), others[..1]);
         assert!(pins.links().exists());
+        fs::remove_dir(pins.root.join("0000000000000ABD")).unwrap();
+        fs::remove_dir(pins.root.join("abc")).unwrap();
+        others[0].remove().unwrap();
+        pins.remove().unwrap();
+        assert!(!pins.root.exists(), "nothing of ours is left");
     }
 
     #[test]

@@ -123,12 +123,13 @@ impl Links {
     /// without a gap; another's is an error.
     pub async fn put_route(&self, route: &Route) -> Result<()> {
         let context = || format!("add route to {} by link {}", route.dst, route.link);
-        let same = |(other, _): &&(Route, bool)| (other.dst, other.metric) == (route.dst, route.normal().metric);
+        let want = route.normal();
+        let same = |(other, _): &&(Route, bool)| (other.dst, other.metric) == (want.dst, want.metric);
         let routes = self.all_routes().await.with_context(context)?;
         let add = self.handle.route().add(route.message());
         let add = match routes.iter().find(same) {
             Some((_, false)) => bail!("{}: there is one that is not ours", context()),
-            Some((have, true)) if *have == route.normal() => return Ok(()),
+            Some((have, true)) if *have == want => return Ok(()),
             Some((_, true)) => add.replace(),
             None => add,
         };

@@ -7,6 +7,7 @@ pub mod facts;
 pub mod ids;
 pub mod links;
 pub mod lookup;
+mod members;
 mod peers;
 mod routes;
 pub mod rules;
@@ -19,6 +20,7 @@ use std::{
 
 use weft_common::{
     addr::Ip,
+    group::{Member, MemberKey},
     id::{Epoch, PeerId},
     route::{Endpoint, Route},
     table::Config,
@@ -47,6 +49,8 @@ pub struct NodePlan {
     pub peers: BTreeMap<u32, Peer>,
     /// Table PEER_ADDRESSES.
     pub peer_addresses: BTreeMap<Ip, PeerId>,
+    /// Table MEMBERS.
+    pub members: BTreeMap<MemberKey, Member>,
     /// The tables of policy. Shared with the plan before if neither apps nor rules changed.
     pub policy: Arc<Policy>,
     /// Devices, their addresses and routes.
@@ -83,6 +87,7 @@ pub fn plan(cluster: &Cluster, host: &HostName, facts: &Facts, before: &NodePlan
         routes,
         peers: peers::records(cluster, facts, &ids),
         peer_addresses: peers::addresses(cluster, &ids),
+        members: members::members(cluster, host, facts, &ids),
         policy,
         links: links::links(cluster, host, facts),
         masquerade: cluster

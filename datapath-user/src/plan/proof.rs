@@ -129,7 +129,7 @@ impl World {
         let mut world = Self { apps, rules: Vec::new() };
         for _ in 0..random.below(14) {
             let rule = world.statement(random);
-            let again = world.rules.iter().any(|old| world.text(old) == world.text(&rule));
+            let again = world.rules.iter().any(|old| Self::text(old) == Self::text(&rule));
             let two_nets = matches!((&rule.from, &rule.to), (Who::Net(..), Who::Net(..)));
             if !again && !two_nets {
                 world.rules.push(rule);
@@ -153,9 +153,8 @@ impl World {
     fn who(&self, random: &mut Random) -> Who {
         let app = random.below(self.apps.len());
         match random.below(10) {
-            0..=2 => Who::App(app),
-            3 | 4 if self.apps[app].0 > 0 => Who::Role(app, random.below(self.apps[app].0)),
-            3 | 4 => Who::App(app),
+            0 | 1 if self.apps[app].0 > 0 => Who::Role(app, random.below(self.apps[app].0)),
+            0..=4 => Who::App(app),
             5 => Who::Host,
             6 => Who::Outside,
             7 => Who::Any,
@@ -190,7 +189,7 @@ impl World {
         Packet { src, dst, src_addr, dst_addr, protocol, port }
     }
 
-    fn text(&self, rule: &Statement) -> String {
+    fn text(rule: &Statement) -> String {
         let Statement { action, from, to, what, points: _, precedence } = rule;
         let who = |who: &Who| match who {
             Who::App(app) => format!("a{app}"),
@@ -237,7 +236,7 @@ impl World {
             app.defaults = *defaults;
             (app.name.clone(), app)
         });
-        let rules = self.rules.iter().map(|rule| self.text(rule).parse().unwrap());
+        let rules = self.rules.iter().map(|rule| Self::text(rule).parse().unwrap());
         Cluster { apps: Arc::new(apps.collect()), rules: Arc::new(rules.collect()), ..Cluster::default() }
     }
 
@@ -491,7 +490,7 @@ fn compiled_tables_say_what_the_rules_say() {
             let found_rule = plan.policy.names.get(&found.rule).map(ToString::to_string);
             let rule = rule.map(|at| cluster.rules[at].to_string());
             let about = || {
-                let rules: Vec<_> = world.rules.iter().map(|rule| world.text(rule)).collect();
+                let rules: Vec<_> = world.rules.iter().map(|rule| World::text(rule)).collect();
                 format!("seed {seed}, {packet:?}, apps {:?}, rules {rules:#?}", world.apps)
             };
             assert_eq!((found.verdict, found_rule, found.direction), (verdict, rule, direction), "{}", about());

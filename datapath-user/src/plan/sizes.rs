@@ -35,6 +35,7 @@ impl NodePlan {
             // Element 0 of the array is no peer.
             size::<table::Peers>(1 + self.ids.peers.iter().count() + self.unnumbered.len()),
             size::<table::PeerAddresses>(union(&self.peer_addresses, &running.peer_addresses)),
+            size::<table::Members>(union(&self.members, &running.members)),
             // Both slots.
             size::<table::Sets>(new.sets.len() + old.sets.len().max(new.sets.len())),
             size::<table::PeerLists>(if same { new.peer_lists.len() } else { union(&new.peer_lists, &old.peer_lists) }),

@@ -91,9 +91,9 @@ impl Devices {
         Ok(None)
     }
 
-    /// Names of interfaces, by number.
-    pub(super) async fn names(&self) -> Result<BTreeMap<u32, String>> {
-        Ok(self.links.list().await?.into_iter().map(|link| (link.index, link.name)).collect())
+    /// All interfaces.
+    pub(super) async fn list(&self) -> Result<Vec<Link>> {
+        self.links.list().await
     }
 
     /// Makes the gateway device if it is not there as it should be. Says whether it was made. It stays off until
@@ -149,13 +149,16 @@ impl Devices {
             self.links.set(have.index, &[Setting::Up]).await?;
             changes += 1;
         }
-        let routes = want.routes.iter().map(|(prefix, source)| {
-            Some(Route { src: Some(*source), ..Route::on_link(net(prefix)?, have.index) })
-        });
+        let mut routes = Vec::new();
+        for (prefix, source) in &want.routes {
+            if let Some(dst) = net(prefix) {
+                routes.push(Route { src: Some(*source), ..Route::on_link(dst, have.index) });
+            }
+        }
         let present: Vec<Route> =
             self.links.routes().await?.into_iter().filter(|route| route.link == have.index).collect();
         let mut wanted = BTreeSet::new();
-        for route in routes.flatten() {
+        for route in routes {
             wanted.insert(route.dst);
             if !present.iter().any(|there| there.dst == route.dst && there.src == route.src) {
                 self.links.put_route(&route).await?;

@@ -21,9 +21,9 @@ use anyhow::{Context as _, Result};
 use weft_common::table;
 
 use crate::kernel::{
-    attach::{Attached, Attacher, Change, Place},
+    attach::{Attached, Attacher, Change, Order, Place},
     inject::Injector,
-    link,
+    link::{self, Link, LinkKind},
     load::{Loaded, Object, Program},
     masquerade::Masquerade,
     pins::Pins,
@@ -82,7 +82,8 @@ impl Reconciler {
         let ids = Ids::recover(cluster, &before.peers, &before.policy);
         Ok(Self {
             host,
-            attacher: Attacher::new(pins.clone()),
+            // Before others: a program in front of ours that says OK would let packets past it.
+            attacher: Attacher::new(pins.clone()).with_order(Order::First),
             flows: Map::open(&pins)?,
             pins,
             loaded,
@@ -192,18 +193,20 @@ impl Reconciler {
 
     /// Attaches what is missing and detaches what should not be there.
     async fn attach(&mut self, pass: &mut Pass) -> Result<()> {
-        let names = self.devices.names().await?;
+        let links = self.devices.list().await?;
+        let present: BTreeSet<&str> = links.iter().map(|link| link.name.as_str()).collect();
         let uplinks: BTreeSet<u32> = self.running.peers.values().map(|peer| peer.uplink).collect();
         let mut want: BTreeMap<(String, Place), Program> = BTreeMap::new();
-        for name in uplinks.iter().filter_map(|uplink| names.get(uplink)) {
-            want.insert((name.clone(), Place::Ingress), Program::FROM_UNDERLAY);
-            want.insert((name.clone(), Place::Xdp), Program::GUARD);
+        for uplink in links.iter().filter(|link| uplinks.contains(&link.index)) {
+            want.insert((uplink.name.clone(), Place::Ingress), Program::FROM_UNDERLAY);
+            if can_be_guarded(uplink) {
+                want.insert((uplink.name.clone(), Place::Xdp), Program::GUARD);
+            }
         }
-        if self.running.links.gateway.is_some() && names.values().any(|name| name == link::GATEWAY) {
+        if self.running.links.gateway.is_some() && present.contains(link::GATEWAY) {
             want.insert((link::GATEWAY.to_owned(), Place::Egress), Program::FROM_HOST);
             want.insert((link::GATEWAY.to_owned(), Place::Ingress), Program::TO_HOST);
         }
-        let present: BTreeSet<&str> = names.values().map(String::as_str).collect();
         let mut endpoints = BTreeMap::new();
         for (name, veth) in &self.running.links.veths {
             if present.contains(name.as_str()) {
@@ -296,24 +299,36 @@ impl Reconciler {
         }
     }
 
-    /// Takes everything of ours off this host.
-    pub async fn reset(&mut self) -> Result<()> {
-        self.devices.remove_others(&BTreeMap::new()).await?;
+    /// Takes everything of ours off this host, and says what that was.
+    pub async fn reset(&mut self) -> Result<Vec<String>> {
+        let mut removed = Vec::new();
+        let links = self.devices.remove_others(&BTreeMap::new()).await?;
+        removed.push(format!("{links} links of endpoints"));
         for held in self.attacher.list()? {
             self.attacher.detach(&held.interface, held.place)?;
+            removed.push(format!("program {} at {} {}", held.program.name, held.interface, held.place));
         }
         self.devices.remove_gateway().await?;
+        removed.push(format!("gateway device {} with its addresses and routes", link::GATEWAY));
         Masquerade::remove()?;
-        self.pins.remove()?;
-        for other in self.pins.others()? {
-            other.remove()?;
+        removed.push("nftables table weft".to_owned());
+        for pins in self.pins.others()?.into_iter().chain([self.pins.clone()]) {
+            pins.remove()?;
+            removed.push(format!("pins at {pins}"));
         }
-        Ok(())
+        Ok(removed)
     }
 
     fn repaired(&mut self, what: &'static str, count: usize) {
         *self.status.repaired.entry(what).or_default() += count as u64;
     }
+}
+
+/// Whether an XDP program in front of an uplink saves more than it costs. A veth with one makes its other end cut
+/// every merged packet (torvalds/linux drivers/net/veth.c, `veth_xdp_set`); devices that are no hardware have no
+/// receive path of their own to save. `from_underlay` refuses what the guard would.
+fn can_be_guarded(uplink: &Link) -> bool {
+    uplink.kind == LinkKind::Device
 }
 
 /// What has gone wrong in a pass so far, and what has come of the endpoints.

@@ -30,6 +30,7 @@ pub(super) struct Tables {
     routes: Trie<table::Routes>,
     peers: Map<table::Peers>,
     peer_addresses: Map<table::PeerAddresses>,
+    members: Map<table::Members>,
     sets: Map<table::Sets>,
     peer_lists: Map<table::PeerLists>,
     prefix_lists: Trie<table::PrefixLists>,
@@ -55,6 +56,7 @@ impl Tables {
             routes: Trie::open(pins)?,
             peers: Map::open(pins)?,
             peer_addresses: Map::open(pins)?,
+            members: Map::open(pins)?,
             sets: Map::open(pins)?,
             peer_lists: Map::open(pins)?,
             prefix_lists: Trie::open(pins)?,
@@ -97,6 +99,7 @@ impl Tables {
         for finish in [
             Box::new(put(&self.peers, &plan.peers, &mut applied)) as Box<dyn FnOnce(&mut Applied) + '_>,
             Box::new(put(&self.peer_addresses, &plan.peer_addresses, &mut applied)),
+            Box::new(put(&self.members, &plan.members, &mut applied)),
             Box::new(put(&self.endpoints, &plan.endpoints, &mut applied)),
             Box::new(put(&self.routes, &plan.routes, &mut applied)),
         ] {

@@ -74,7 +74,9 @@ pub(super) fn apply(cluster: &Cluster, change: &Change, me: &HostName, now: Revi
         }
         Change::Release(key) => {
             if next.endpoints.contains_key(key) {
-                return Err(ChangeError::InUse(format!("endpoint {key} is there and has its addresses: detach it first")));
+                return Err(ChangeError::InUse(format!(
+                    "endpoint {key} is there and has its addresses: detach it first"
+                )));
             }
             next.reservations.remove(key);
             return Ok(next);
@@ -100,7 +102,8 @@ pub(super) fn position(cluster: &Cluster, which: &RuleRef) -> Result<usize, Chan
 
 fn add_app(next: &mut Cluster, app: &App, blocks: &BTreeMap<HostName, Vec<Prefix>>) -> Result<(), ChangeError> {
     if let Some(old) = next.apps.get(&app.name) {
-        let same_blocks = next.hosts.values().all(|host| host.blocks_of(&app.name).eq(blocks.get(&host.name).into_iter().flatten()));
+        let same_blocks =
+            next.hosts.values().all(|host| host.blocks_of(&app.name).eq(blocks.get(&host.name).into_iter().flatten()));
         if old == app && same_blocks {
             return Ok(());
         }
@@ -149,7 +152,12 @@ fn put_endpoint(next: &mut Cluster, endpoint: &Endpoint, me: &HostName, revision
     Ok(())
 }
 
-fn remove_endpoint(next: &mut Cluster, key: &EndpointKey, me: &HostName, revision: Revision) -> Result<(), ChangeError> {
+fn remove_endpoint(
+    next: &mut Cluster,
+    key: &EndpointKey,
+    me: &HostName,
+    revision: Revision,
+) -> Result<(), ChangeError> {
     let Some(old) = next.endpoints.get(key).cloned() else { return Ok(()) };
     own(&old.host, key, me)?;
     next.endpoints.remove(key);
@@ -157,7 +165,13 @@ fn remove_endpoint(next: &mut Cluster, key: &EndpointKey, me: &HostName, revisio
     Ok(())
 }
 
-fn reserve(next: &mut Cluster, key: &EndpointKey, addresses: Addresses, me: &HostName, revision: Revision) -> Result<(), ChangeError> {
+fn reserve(
+    next: &mut Cluster,
+    key: &EndpointKey,
+    addresses: Addresses,
+    me: &HostName,
+    revision: Revision,
+) -> Result<(), ChangeError> {
     if next.reservations.get(key).is_some_and(|old| old.addresses == addresses) {
         return Ok(());
     }

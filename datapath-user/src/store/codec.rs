@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn endpoints_round_trip() {
-        let mut endpoints: Vec<Endpoint> = example::cluster().endpoints.values().map(|endpoint| endpoint.as_ref().clone()).collect();
+        let mut endpoints: Vec<Endpoint> =
+            example::cluster().endpoints.values().map(|endpoint| endpoint.as_ref().clone()).collect();
         let mut other = endpoints[0].clone();
         other.role = None;
         other.addresses.v4 = None;
@@ -136,7 +137,10 @@ mod tests {
     #[test]
     fn reservations_round_trip() {
         let addresses = ["10.1.1.2", "fd00::2"].map(|text| text.parse().unwrap()).into_iter().collect();
-        for reservation in [Reservation { addresses, used: Revision(u64::MAX) }, Reservation { addresses: Addresses::default(), used: Revision(0) }] {
+        for reservation in [
+            Reservation { addresses, used: Revision(u64::MAX) },
+            Reservation { addresses: Addresses::default(), used: Revision(0) },
+        ] {
             let key: EndpointKey = "shop/web-1".parse().unwrap();
             let bytes = encode_reservation(&key, &reservation).unwrap();
             assert_eq!(decode_reservation("shop/web-1", &bytes).unwrap(), (key, reservation));

@@ -4,10 +4,19 @@
 //! A change is one transaction. After an error the database is opened anew before it is used again: what was
 //! committed is there, what was not is not.
 
-use std::{collections::BTreeMap, fmt, fs, os::unix::fs::DirBuilderExt as _, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    os::unix::fs::DirBuilderExt as _,
+    panic::{self, AssertUnwindSafe},
+    path::Path,
+    sync::Arc,
+};
 
-use anyhow::{Context as _, Result, bail};
-use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
+use anyhow::{Context as _, Result, anyhow, bail};
+use redb::{
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition, TableError,
+};
 
 use crate::model::{
     cluster::{Cluster, Reservation, Revision},
@@ -22,6 +31,8 @@ const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 /// Which tables there are and what is in them. Records have versions of their own.
 const FORMAT: &[u8] = b"1";
+
+const DAMAGED: &str = "it is damaged; move it away to start without endpoints and kept addresses";
 
 /// The database of a host.
 pub(super) struct Local {
@@ -41,8 +52,8 @@ pub(super) struct Known {
 
 impl Local {
     /// The database in a folder, which is made if it is not there.
-    pub(super) fn open(folder: PathBuf) -> Result<Self> {
-        let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+    pub(super) fn open(folder: &Path) -> Result<Self> {
+        let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         make().with_context(|| format!("make the state folder {}", folder.display()))?;
         let file = folder.join("weft.redb");
         Self::opened_by(Box::new(move || {
@@ -58,23 +69,24 @@ impl Local {
         Ok(local)
     }
 
-    /// Makes the tables of a new database, and refuses one that another version made.
+    /// Makes the tables of a new database, and refuses one that another version made. Writes nothing into one that
+    /// has them: a full disk is no reason not to start.
     fn prepare(&mut self) -> Result<()> {
         self.with(|database| {
-            let write = database.begin_write()?;
-            {
-                write.open_table(ENDPOINTS)?;
-                write.open_table(RESERVATIONS)?;
-                let mut meta = write.open_table(META)?;
-                let format = meta.get("format")?.map(|format| format.value().to_vec());
-                match format {
-                    Some(format) if format == FORMAT => {}
-                    Some(_) => bail!("it was written by another version of weft"),
-                    None => {
-                        meta.insert("format", FORMAT)?;
-                    }
-                }
+            let format = match database.begin_read()?.open_table(META) {
+                Ok(meta) => meta.get("format")?.map(|format| format.value().to_vec()),
+                Err(TableError::TableDoesNotExist(_)) => None,
+                Err(error) => return Err(error.into()),
+            };
+            match format {
+                Some(format) if format == FORMAT => return Ok(()),
+                Some(_) => bail!("it was written by another version of weft"),
+                None => {}
             }
+            let write = database.begin_write()?;
+            write.open_table(ENDPOINTS)?;
+            write.open_table(RESERVATIONS)?;
+            write.open_table(META)?.insert("format", FORMAT)?;
             write.commit()?;
             Ok(())
         })
@@ -100,7 +112,8 @@ impl Local {
                 known.revision = Revision(u64::from_be_bytes(bytes));
             }
             if let Some(description) = meta.get("description")? {
-                known.description = Some(String::from_utf8(description.value().to_vec()).context("decode the description")?);
+                known.description =
+                    Some(String::from_utf8(description.value().to_vec()).context("decode the description")?);
             }
             Ok(known)
         })
@@ -115,14 +128,17 @@ impl Local {
                 for key in old.endpoints.keys().filter(|key| !new.endpoints.contains_key(key)) {
                     endpoints.remove(key.to_string().as_str())?;
                 }
-                for (key, endpoint) in new.endpoints.iter().filter(|(key, value)| old.endpoints.get(key) != Some(value)) {
+                for (key, endpoint) in new.endpoints.iter().filter(|(key, value)| old.endpoints.get(key) != Some(value))
+                {
                     endpoints.insert(key.to_string().as_str(), codec::encode_endpoint(endpoint)?.as_slice())?;
                 }
                 let mut reservations = write.open_table(RESERVATIONS)?;
                 for key in old.reservations.keys().filter(|key| !new.reservations.contains_key(key)) {
                     reservations.remove(key.to_string().as_str())?;
                 }
-                for (key, kept) in new.reservations.iter().filter(|(key, value)| old.reservations.get(key) != Some(value)) {
+                for (key, kept) in
+                    new.reservations.iter().filter(|(key, value)| old.reservations.get(key) != Some(value))
+                {
                     reservations.insert(key.to_string().as_str(), codec::encode_reservation(key, kept)?.as_slice())?;
                 }
                 write.open_table(META)?.insert("revision", revision.0.to_be_bytes().as_slice())?;
@@ -147,15 +163,29 @@ impl Local {
     }
 
     fn with<T>(&mut self, work: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
-        let database = match self.database.take() {
-            Some(database) => database,
-            None => (self.open)()?,
-        };
-        let done = work(&database).context("use the state database")?;
+        let kept = self.database.take();
+        // Some damage makes redb panic. Nothing of the database is kept then.
+        let done = panic::catch_unwind(AssertUnwindSafe(|| {
+            let database = match kept {
+                Some(database) => database,
+                None => checked((self.open)()?)?,
+            };
+            let done = work(&database).context("use the state database")?;
+            anyhow::Ok((database, done))
+        }));
+        let (database, done) = done.map_err(|_| anyhow!("use the state database: {DAMAGED}"))??;
         // Not reached after an error: redb refuses a database that one happened to.
         self.database = Some(database);
         Ok(done)
     }
+}
+
+/// A database of which every page is what was written.
+fn checked(mut database: Database) -> Result<Database> {
+    if !database.check_integrity().with_context(|| format!("check the state database: {DAMAGED}"))? {
+        tracing::warn!("the state database was damaged and could be repaired");
+    }
+    Ok(database)
 }
 
 impl fmt::Debug for Local {
@@ -164,13 +194,19 @@ impl fmt::Debug for Local {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "redb's errors are not ours to name, and more may come")]
 fn explain(error: DatabaseError, file: &dyn fmt::Display) -> anyhow::Error {
-    let damaged = matches!(error, DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::RepairAborted)
-        || matches!(&error, DatabaseError::Storage(StorageError::Io(io)) if io.kind() == std::io::ErrorKind::InvalidData);
-    let context = match error {
-        DatabaseError::DatabaseAlreadyOpen => format!("open {file}: another weftd uses it"),
-        _ if damaged => format!("open {file}: it is damaged; move it away to start without endpoints and kept addresses"),
-        _ => format!("open {file}"),
+    let damaged = match &error {
+        DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::RepairAborted => true,
+        DatabaseError::Storage(StorageError::Io(io)) => io.kind() == std::io::ErrorKind::InvalidData,
+        _ => false,
+    };
+    let context = if damaged {
+        format!("open {file}: {DAMAGED}")
+    } else if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
+        format!("open {file}: another weftd uses it")
+    } else {
+        format!("open {file}")
     };
     anyhow::Error::new(error).context(context)
 }
@@ -259,22 +295,22 @@ mod tests {
     fn what_is_saved_is_loaded() {
         let folder = tempfile::tempdir().unwrap();
         let (first, second) = clusters();
-        let mut local = Local::open(folder.path().join("a/b")).unwrap();
+        let mut local = Local::open(&folder.path().join("a/b")).unwrap();
         assert_eq!(local.load().unwrap(), Known::default());
         local.save(&Cluster::default(), &first, Revision(1)).unwrap();
         assert_eq!(local.load().unwrap(), known(&first, 1));
         local.save(&first, &second, Revision(2)).unwrap();
         local.save_description("text", Revision(3)).unwrap();
         drop(local);
-        let mut local = Local::open(folder.path().join("a/b")).unwrap();
+        let mut local = Local::open(&folder.path().join("a/b")).unwrap();
         assert_eq!(local.load().unwrap(), Known { description: Some("text".to_owned()), ..known(&second, 3) });
     }
 
     #[test]
     fn two_daemons_do_not_share_a_database() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Local::open(folder.path().to_owned()).unwrap();
-        let error = format!("{:#}", Local::open(folder.path().to_owned()).unwrap_err());
+        let first = Local::open(folder.path()).unwrap();
+        let error = format!("{:#}", Local::open(folder.path()).unwrap_err());
         assert!(error.contains("another weftd uses it"), "{error}");
         drop(first);
     }
@@ -283,8 +319,32 @@ mod tests {
     fn a_damaged_database_is_said_to_be() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("weft.redb"), vec![0x5a; 8192]).unwrap();
-        let error = format!("{:#}", Local::open(folder.path().to_owned()).unwrap_err());
+        let error = format!("{:#}", Local::open(folder.path()).unwrap_err());
         assert!(error.contains("weft.redb: it is damaged; move it away"), "{error}");
+    }
+
+    /// Whatever byte is wrong, there is an error or all that was written.
+    #[test]
+    fn a_damaged_byte_is_found_or_does_no_harm() {
+        let (first, _) = clusters();
+        let disk = Disk::default();
+        disk.fill_after(i64::MAX);
+        let mut local = on(&disk).unwrap();
+        local.save(&Cluster::default(), &first, Revision(1)).unwrap();
+        drop(local);
+        let good = disk.bytes.lock().unwrap().clone();
+        let written: Vec<usize> = (0..good.len()).filter(|at| good[*at] != 0).collect();
+        let mut found = 0;
+        for at in written.iter().step_by(written.len() / 400 + 1) {
+            let mut bad = good.clone();
+            bad[*at] ^= 0x41;
+            *disk.bytes.lock().unwrap() = bad;
+            match on(&disk).and_then(|mut local| local.load()) {
+                Ok(loaded) => assert_eq!(loaded, known(&first, 1), "byte {at}"),
+                Err(_) => found += 1,
+            }
+        }
+        assert!(found > 10, "{found}");
     }
 
     /// Wherever the disk becomes full during a change, the change is refused, what was there is there, and the

@@ -44,7 +44,7 @@ pub(super) enum Metric {
 pub(super) enum Quantity {
     /// Gbit/s of payload.
     Throughput,
-    /// Seconds of processor time of the whole machine for a gigabyte.
+    /// Seconds of processor time for a gigabyte, of both ends and all that is between.
     Work,
     /// Million packets a second.
     Packets,

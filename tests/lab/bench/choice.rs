@@ -45,7 +45,8 @@ enum Switch {
 pub(super) const ATTACH: &str = "attach";
 pub(super) const PROGRAMS: &str = "programs";
 
-const USUAL: Surroundings = on(Family::V4, 1500, Offloads::On);
+/// As it is on most machines.
+pub(super) const USUAL: Surroundings = on(Family::V4, 1500, Offloads::On);
 
 const ACROSS: [Setting; 3] = [Setting::Host, Setting::Vxlan, Setting::Weft { rules: 0 }];
 const LOCAL: [Setting; 2] = [Setting::Veth, Setting::Local];

@@ -44,13 +44,14 @@ pub(super) fn connections(pair: &Pair, family: Family, time: Duration) -> Result
     let (listener, address) = pair.listen(family)?;
     thread::scope(|scope| {
         let serving = scope.spawn(|| serve(&listener));
-        let client = pair.client.run(|| {
+        let client: Result<f64> = pair.client.run(|| {
             pin(Side::Client)?;
             let mut done = 0_u64;
             let started = Instant::now();
             while started.elapsed() < time {
-                let stream = TcpStream::connect_timeout(&address, PATIENCE)
+                let stream = TcpStream::connect(address)
                     .with_context(|| format!("connect to {address}, after {done} connections"))?;
+                stream.set_read_timeout(Some(PATIENCE)).context("set a time limit")?;
                 exchange(&stream)?;
                 done += 1;
             }
@@ -69,6 +70,8 @@ pub(super) fn connections(pair: &Pair, family: Family, time: Duration) -> Result
 /// Microseconds of each exchange.
 fn ask(socket: &TcpStream, time: Duration) -> Result<Vec<f64>> {
     pin(Side::Client)?;
+    socket.set_nodelay(true).context("send at once")?;
+    socket.set_read_timeout(Some(PATIENCE)).context("set a time limit")?;
     for _ in 0..WARM_UP {
         exchange(socket)?;
     }
@@ -86,8 +89,6 @@ fn ask(socket: &TcpStream, time: Duration) -> Result<Vec<f64>> {
 
 fn exchange(mut socket: &TcpStream) -> Result<()> {
     let mut room = [0];
-    socket.set_nodelay(true).context("send at once")?;
-    socket.set_read_timeout(Some(PATIENCE)).context("set a time limit")?;
     socket.write_all(&[1]).and_then(|()| socket.read_exact(&mut room)).context("exchange a byte")
 }
 

@@ -1,6 +1,9 @@
 //! The machine that is measured on: its cores, its processor time, and what it calls itself.
 
 use std::fs;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -17,15 +20,17 @@ pub(super) enum Side {
     Server,
 }
 
-/// Processor time of all cores together, in ticks.
+/// What all cores together have done since the machine was started, whoever asked for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ticks {
     busy: u64,
     all: u64,
 }
 
-/// `USER_HZ`, which is 100 wherever Linux runs: the unit of `/proc/stat`.
-const TICKS_PER_SECOND: f64 = 100.0;
+/// Processor time that measuring has taken: of the lab's threads, in whose name the kernel carries packets, and of the
+/// kernel's threads that carry them when there are many. What others do on the machine does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Work(Duration);
 
 /// Keeps the calling thread on the core of its side; with one core both share it.
 pub(super) fn pin(side: Side) -> Result<()> {
@@ -45,11 +50,6 @@ impl Ticks {
         Self::parse(&text).context("read the first line of /proc/stat")
     }
 
-    /// Seconds that cores were busy since `earlier`.
-    pub(super) fn busy_seconds_since(self, earlier: Self) -> f64 {
-        super::number(self.busy.saturating_sub(earlier.busy)) / TICKS_PER_SECOND
-    }
-
     /// The share of the machine that was busy since `earlier`, from 0 to 1.
     pub(super) fn share_since(self, earlier: Self) -> f64 {
         let all = self.all.saturating_sub(earlier.all).max(1);
@@ -64,6 +64,36 @@ impl Ticks {
         let busy = user + nice + system + irq + softirq;
         Some(Self { busy, all: busy + idle + iowait })
     }
+}
+
+impl Work {
+    /// Until now.
+    pub(super) fn now() -> Result<Self> {
+        static CARRIERS: OnceLock<Vec<PathBuf>> = OnceLock::new();
+        let own = fs::read_dir("/proc/self/task").context("list the lab's threads")?;
+        let own = own.filter_map(|entry| Some(entry.ok()?.path()));
+        let threads = own.chain(CARRIERS.get_or_init(carriers).iter().cloned());
+        // A thread may end while the list is read.
+        let times = threads.filter_map(|thread| run_time(&fs::read_to_string(thread.join("schedstat")).ok()?));
+        Ok(Self(times.sum()))
+    }
+
+    /// Seconds since `earlier`.
+    pub(super) fn seconds_since(self, earlier: Self) -> f64 {
+        self.0.saturating_sub(earlier.0).as_secs_f64()
+    }
+}
+
+/// The directories of ksoftirqd, one a core.
+fn carriers() -> Vec<PathBuf> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    let is_carrier = |path: &PathBuf| fs::read_to_string(path.join("comm")).is_ok_and(|name| name.starts_with("ksoftirqd/"));
+    entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_carrier).collect()
+}
+
+/// The first word of a schedstat: nanoseconds on a core.
+fn run_time(schedstat: &str) -> Option<Duration> {
+    Some(Duration::from_nanos(schedstat.split_whitespace().next()?.parse().ok()?))
 }
 
 /// Release of the running kernel.
@@ -98,8 +128,14 @@ mod tests {
     fn busy_is_what_is_neither_idle_nor_stolen() {
         let early = Ticks::parse("cpu  10 0 20 70 0 0 0 500 0 0\ncpu0 1 1 1 1\n").unwrap();
         let late = Ticks::parse("cpu  20 5 30 140 5 1 4 900 0 0\n").unwrap();
-        assert!((late.busy_seconds_since(early) - 0.30).abs() < 1e-9);
         assert!((late.share_since(early) - 30.0 / 105.0).abs() < 1e-9);
         assert_eq!(Ticks::parse("intr 1 2 3"), None);
+    }
+
+    #[test]
+    fn a_thread_says_how_long_it_ran() {
+        assert_eq!(run_time("6482923317 38214594558 62583\n"), Some(Duration::from_nanos(6_482_923_317)));
+        let before = Work::now().unwrap();
+        assert!(Work::now().unwrap() >= before);
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use weft_tests::underlay::Family;
 
 use super::cell::{Quantity, Sample};
-use super::machine::{Side, Ticks, pin};
+use super::machine::{Side, Work, pin};
 use super::pair::Pair;
 use crate::interrupt::Interrupt;
 
@@ -59,16 +59,16 @@ pub(super) fn measure(
 
 fn window(received: &AtomicU64, time: Duration, interrupt: &Interrupt) -> Result<Sample> {
     interrupt.pause(WARM_UP)?;
-    let (bytes, ticks, started) = (received.load(Ordering::Relaxed), Ticks::now()?, Instant::now());
+    let (bytes, worked, started) = (received.load(Ordering::Relaxed), Work::now()?, Instant::now());
     interrupt.pause(time)?;
-    let (elapsed, worked) = (started.elapsed(), Ticks::now()?);
+    let (elapsed, work) = (started.elapsed(), Work::now()?.seconds_since(worked));
     let bytes = super::number(received.load(Ordering::Relaxed) - bytes);
     if bytes == 0.0 {
         bail!("nothing arrived in {elapsed:?}");
     }
     Ok(vec![
         (Quantity::Throughput, bytes * 8.0 / 1e9 / elapsed.as_secs_f64()),
-        (Quantity::Work, worked.busy_seconds_since(ticks) / (bytes / 1e9)),
+        (Quantity::Work, work / (bytes / 1e9)),
     ])
 }
 

@@ -1,12 +1,10 @@
 //! Two hosts with a daemon each, and the containers between which weft is measured.
 
-use std::fmt::Write as _;
-
 use anyhow::Result;
 use weft_tests::underlay::Underlay;
 
 use super::pair::Pair;
-use crate::cluster::{Cluster, Container, Wanted};
+use crate::cluster::{App, Cluster, Container, Intent, Wanted};
 
 /// Two hosts of one cluster.
 pub(super) struct Woven {
@@ -14,18 +12,22 @@ pub(super) struct Woven {
     client: Container,
     server: Container,
     pub(super) cluster: Cluster,
-    underlay: Underlay,
+    // Dropped last: the daemons run on it.
+    _underlay: Underlay,
 }
+
+const APPS: [App<'static>; 2] = [App { name: "client", roles: &[] }, App { name: "server", roles: &[] }];
 
 impl Woven {
     /// With rules the client and the server are in two apps, and the first rule is what lets them talk; the others
     /// speak of the same two apps, so that they are in the lists that a new flow is looked up in.
     pub(super) fn build(underlay: Underlay, rules: u32) -> Result<Self> {
-        let cluster = Cluster::start(&underlay, &cluster_file(rules))?;
+        let intent = Intent { apps: &APPS, rules: rule_texts(rules).collect() };
+        let cluster = Cluster::start(&underlay, &intent)?;
         let server = if rules == 0 { "client" } else { "server" };
         let client = cluster.attach(&Wanted { host: 0, app: "client", role: None, name: "client" })?;
         let server = cluster.attach(&Wanted { host: 1, app: server, role: None, name: "server" })?;
-        Ok(Self { rules, client, server, cluster, underlay })
+        Ok(Self { rules, client, server, cluster, _underlay: underlay })
     }
 
     pub(super) fn rules(&self) -> u32 {
@@ -46,16 +48,6 @@ impl Woven {
 
 fn pair(client: &Container, server: &Container) -> Pair {
     Pair { client: client.namespace.clone(), server: server.namespace.clone(), v4: server.v4, v6: server.v6 }
-}
-
-fn cluster_file(rules: u32) -> String {
-    let mut text = String::from("rules = [\n");
-    for rule in rule_texts(rules) {
-        // A string takes any text.
-        writeln!(text, "  \"{rule}\",").ok();
-    }
-    text.push_str("]\n");
-    text
 }
 
 /// The rule that allows what is measured, and others like it: half by port, half by prefix, all different.

@@ -5,6 +5,8 @@
 pub mod access;
 pub mod client;
 pub mod dto;
+#[cfg(test)]
+pub(crate) mod example;
 pub mod refusal;
 pub mod server;
 

@@ -35,6 +35,13 @@ pub enum Kind {
     Internal,
 }
 
+/// A refusal as the body of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What went wrong.
+    pub error: Refusal,
+}
+
 impl Refusal {
     /// A refusal.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {

@@ -3,6 +3,7 @@
 //! A pin outlives its interface: then the link holds nothing any more, and its pin is in the way of a new one.
 
 use std::{
+    collections::{BTreeMap, btree_map::Entry},
     fs, io,
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
@@ -58,12 +59,18 @@ pub(super) fn detach(pins: &Pins, interface: &str, place: Place) -> Result<()> {
 pub(super) fn list(pins: &Pins) -> Result<Vec<Attached>> {
     let directory = pins.links();
     let mut attached = Vec::new();
+    // Most links hold the same few programs.
+    let mut programs = BTreeMap::new();
     for entry in fs::read_dir(&directory).with_context(|| format!("read directory {}", directory.display()))? {
         let entry = entry.with_context(|| format!("read directory {}", directory.display()))?;
         let Some((interface, place)) = entry.file_name().to_str().and_then(parse) else { continue };
         let Some((_, info)) = open(&entry.path())? else { continue };
         let index = (info.ifindex != 0).then_some(info.ifindex);
-        attached.push(Attached { interface, place, index, program: Held::of(info.program)? });
+        let program = match programs.entry(info.program) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(Held::of(info.program)?),
+        };
+        attached.push(Attached { interface, place, index, program: program.clone() });
     }
     Ok(attached)
 }

@@ -42,8 +42,10 @@ pub(in crate::kernel) struct RawMap {
     value: usize,
 }
 
-/// Elements read at once: 64 KiB to a few MiB, by the size of the element.
-const CHUNK: usize = 4096;
+/// Elements read at once: as many as take a mebibyte, but not so few that calls cost more than copying, and not more
+/// than save any.
+const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK: std::ops::RangeInclusive<usize> = 64..=4096;
 
 /// What the kernel says to a call that a kind of map does not have; libc has no name for it.
 const ENOTSUPP: i32 = 524;
@@ -101,7 +103,8 @@ impl RawMap {
         let (key, value) = (self.info.key_size as usize, self.value);
         // Of a hash the position is a bucket's number, of others a key.
         let (mut here, mut there) = (vec![0; key.max(8)], vec![0; key.max(8)]);
-        let (mut keys, mut values) = (vec![0; key * CHUNK], vec![0; value * CHUNK]);
+        let chunk = (CHUNK_BYTES / (key + value).max(1)).clamp(*CHUNK.start(), *CHUNK.end());
+        let (mut keys, mut values) = (vec![0; key * chunk], vec![0; value * chunk]);
         let mut started = false;
         let mut left = self.patience();
         loop {
@@ -171,7 +174,7 @@ impl RawMap {
     /// How many elements a reading may show before it has lost its way: a position whose element is deleted leads
     /// some maps back to their start.
     fn patience(&self) -> usize {
-        self.info.max_entries as usize * 4 + CHUNK
+        self.info.max_entries as usize * 4 + CHUNK.end()
     }
 
     fn check(&self, key: usize, value: usize) -> io::Result<()> {

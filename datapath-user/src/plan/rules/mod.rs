@@ -87,7 +87,7 @@ pub(super) fn compile(cluster: &Cluster, before: &Ids) -> (Policy, PolicyIds) {
 
     let regions: Vec<_> = cluster.rules.iter().map(|rule| rule.traffic.regions()).collect();
     let prepared = prepare(cluster, &numbers, &regions);
-    let mut compiler = Compiler { rules: &prepared, lists: Vec::new(), known: HashMap::new(), done: HashMap::new() };
+    let mut compiler = Compiler::new(&prepared);
     let drafts = subjects::drafts(cluster, &prepared, &mut compiler);
 
     let contents = compiler.lists;
@@ -234,13 +234,30 @@ struct Compiler<'a> {
     rules: &'a [Prepared<'a>],
     lists: Vec<List>,
     known: HashMap<List, usize>,
-    done: HashMap<(Direction, Vec<Part>), usize>,
+    /// What was made already, of one part and of several. Of one nothing depends on the direction.
+    single: HashMap<Part, usize>,
+    several: [HashMap<Vec<Part>, usize>; 2],
 }
 
-impl Compiler<'_> {
+impl<'a> Compiler<'a> {
+    fn new(rules: &'a [Prepared<'a>]) -> Self {
+        Self {
+            rules,
+            lists: Vec::new(),
+            known: HashMap::new(),
+            single: HashMap::new(),
+            several: [HashMap::new(), HashMap::new()],
+        }
+    }
+
     /// The position of the list that `parts` come to.
     fn list(&mut self, direction: Direction, parts: Vec<Part>) -> usize {
-        if let Some(at) = self.done.get(&(direction, parts.clone())) {
+        let several = direction as usize;
+        let done = match parts.as_slice() {
+            [part] => self.single.get(part),
+            parts => self.several[several].get(parts),
+        };
+        if let Some(at) = done {
             return *at;
         }
         let candidates: Vec<_> = parts.iter().map(|part| self.candidate(direction, *part)).collect();
@@ -249,7 +266,10 @@ impl Compiler<'_> {
             self.lists.push(list.clone());
             self.lists.len() - 1
         });
-        self.done.insert((direction, parts), at);
+        match parts.as_slice() {
+            [part] => self.single.insert(*part, at),
+            _ => self.several[several].insert(parts, at),
+        };
         at
     }
 

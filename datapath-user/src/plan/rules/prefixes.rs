@@ -49,9 +49,9 @@ mod tests {
     fn check(rules: &[&str], expect: &[(&str, &[usize])]) {
         let nets: Vec<Net> = rules
             .iter()
-            .map(|text| match text.parse().unwrap() {
-                Selector::Net(net) => net,
-                other => panic!("{other}"),
+            .map(|text| {
+                let Selector::Net(net) = text.parse().unwrap() else { panic!("{text} is no prefix") };
+                net
             })
             .collect();
         let numbered: Vec<_> = nets.iter().zip(1..).collect();

@@ -42,19 +42,16 @@ pub(super) fn drafts(cluster: &Cluster, rules: &[Prepared<'_>], compiler: &mut C
             let roles = app.roles.values().copied().chain([RoleId::NONE, RoleId::UNKNOWN]);
             for role in roles {
                 let own = index.role(rules, app.number, role);
-                let at = match plain.filter(|_| own.is_empty()) {
-                    Some(at) => at,
-                    None => {
-                        let mut subject: Vec<usize> = index.app(app.number).chain(own.iter().copied()).collect();
-                        subject.sort_unstable();
-                        let defaults = Defaults::of(app, direction);
-                        let at = drafts.add(&mut known, draft(rules, compiler, direction, &subject, &defaults));
-                        if own.is_empty() {
-                            plain = Some(at);
-                        }
-                        at
-                    }
-                };
+                let shared = plain.filter(|_| own.is_empty());
+                let at = shared.unwrap_or_else(|| {
+                    let mut subject: Vec<usize> = index.app(app.number).chain(own.iter().copied()).collect();
+                    subject.sort_unstable();
+                    let defaults = Defaults::of(app, direction);
+                    drafts.add(&mut known, draft(rules, compiler, direction, &subject, &defaults))
+                });
+                if own.is_empty() {
+                    plain = Some(at);
+                }
                 drafts.name(Identity::new(app.number, role), direction, at);
             }
         }
@@ -133,14 +130,11 @@ fn draft(
     subject: &[usize],
     defaults: &Defaults,
 ) -> Draft {
-    let mut peers: BTreeMap<(AppId, RoleId), Vec<Part>> = BTreeMap::new();
+    let mut peers: Vec<_> = defaults.entries.iter().map(|(peer, rank)| (*peer, Part::Default(*rank))).collect();
     let mut nets = Vec::new();
-    for (peer, rank) in &defaults.entries {
-        peers.entry(*peer).or_default().push(Part::Default(*rank));
-    }
     for &at in subject {
         let rule = &rules[at];
-        let mut add = |peer| peers.entry(peer).or_default().push(Part::Rule(at));
+        let mut add = |peer| peers.push((peer, Part::Rule(at)));
         match rule.sides(direction).1 {
             Side::App(app) => add((app, RoleId::ANY)),
             Side::Role(app, role) => {
@@ -156,11 +150,14 @@ fn draft(
             Side::Nobody => {}
         }
     }
-    let peers = peers.into_iter().map(|(peer, parts)| (peer, compiler.list(direction, parts))).collect();
-    let mut prefixes: Vec<_> = prefixes::cover(&nets)
-        .into_iter()
-        .map(|(prefix, parts)| (prefix.key(), compiler.list(direction, parts)))
-        .collect();
+    peers.sort_unstable();
+    let classes = peers.chunk_by(|(a, _), (b, _)| a == b).map(|class| {
+        let parts: Vec<Part> = class.iter().map(|(_, part)| *part).collect();
+        (class[0].0, compiler.list(direction, parts))
+    });
+    let peers = classes.collect();
+    let covered = prefixes::cover(&nets).into_iter();
+    let mut prefixes: Vec<_> = covered.map(|(prefix, parts)| (prefix.key(), compiler.list(direction, parts))).collect();
     prefixes.sort_unstable();
     Draft { default: defaults.rank, peers, prefixes }
 }

@@ -69,6 +69,11 @@ impl Watched {
         self.seen == self.read
     }
 
+    /// Reads the file at the next look, whatever it is.
+    pub(super) fn forget(&mut self) {
+        self.read = None;
+    }
+
     /// The text of the file, if it is another than the one that was read and is not being written.
     pub(super) fn look(&mut self) -> Result<Option<String>, Problem> {
         let stamp = fs::metadata(&self.path).map_or(Stamp::Missing, |metadata| Stamp::of(&metadata));
@@ -85,7 +90,11 @@ impl Watched {
         let (stamp, bytes) = match contents(&self.path) {
             Ok(contents) => contents,
             Err(error) => {
-                let stamp = if error.kind() == io::ErrorKind::NotFound { Stamp::Missing } else { self.seen.unwrap_or(Stamp::Missing) };
+                let stamp = if error.kind() == io::ErrorKind::NotFound {
+                    Stamp::Missing
+                } else {
+                    self.seen.unwrap_or(Stamp::Missing)
+                };
                 (self.read, self.seen) = (Some(stamp), Some(stamp));
                 return Err(problem(None, format!("read it: {error}")));
             }
@@ -139,10 +148,10 @@ fn contents(path: &Path) -> io::Result<(Stamp, Vec<u8>)> {
 fn replace(path: &Path, temporary: &Path, text: &str) -> io::Result<()> {
     let old = fs::metadata(path)?;
     // One that a crash left behind is ours.
-    if let Err(error) = fs::remove_file(temporary) {
-        if error.kind() != io::ErrorKind::NotFound {
-            return Err(error);
-        }
+    if let Err(error) = fs::remove_file(temporary)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
     file.write_all(text.as_bytes())?;

@@ -125,21 +125,20 @@ fn add_app(document: &mut DocumentMut, app: &App) -> Result<()> {
         };
         table.insert("roles", value(roles.iter().map(role).collect::<Array>()));
     }
-    let usual = Defaults::default();
-    let gates: [(&str, fn(&Defaults) -> Gate); 4] = [
-        ("inside", |defaults| defaults.inside),
-        ("from_apps", |defaults| defaults.from_apps),
-        ("from_host", |defaults| defaults.from_host),
-        ("to_outside", |defaults| defaults.to_outside),
-    ];
-    for (key, gate) in gates {
-        if gate(defaults) != gate(&usual) {
-            table.insert(key, value(gate(defaults).name()));
+    for ((key, gate), (_, usual)) in gates(defaults).into_iter().zip(gates(&Defaults::default())) {
+        if gate != usual {
+            table.insert(key, value(gate.name()));
         }
     }
     let apps = child(document.as_table_mut(), "app")?;
     apps.insert(name.as_str(), Item::Table(table));
     Ok(())
+}
+
+/// Each default with its key.
+fn gates(defaults: &Defaults) -> [(&'static str, Gate); 4] {
+    let Defaults { inside, from_apps, from_host, to_outside } = *defaults;
+    [("inside", inside), ("from_apps", from_apps), ("from_host", from_host), ("to_outside", to_outside)]
 }
 
 fn remove_app(document: &mut DocumentMut, cluster: &Cluster, app: &AppName) -> Result<()> {
@@ -170,7 +169,10 @@ mod tests {
     use crate::store::change::RuleRef;
 
     fn cluster(rules: &[&str]) -> Cluster {
-        Cluster { rules: rules.iter().map(|text| text.parse().unwrap()).collect::<Vec<Rule>>().into(), ..example::cluster() }
+        Cluster {
+            rules: rules.iter().map(|text| text.parse().unwrap()).collect::<Vec<Rule>>().into(),
+            ..example::cluster()
+        }
     }
 
     fn add(text: &str, rule: &str) -> String {

@@ -9,7 +9,7 @@ mod edit;
 mod read;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -36,6 +36,9 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How often a file that is being written is looked at by somebody who waits for it.
 const SETTLE: Duration = Duration::from_millis(50);
 
+/// How long somebody waits for it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Where things are.
 #[derive(Clone, Debug)]
 pub struct Paths {
@@ -59,13 +62,35 @@ struct Inner {
     local: Local,
     /// The text that is in force.
     text: String,
+    /// Why the text in the file is not in force, if it is another.
+    refused: Option<Problem>,
+    /// Why a restart would not know the text in force, if it would not.
+    unkept: Option<Problem>,
     state: watch::Sender<Arc<Snapshot>>,
 }
 
 impl FileStore {
     /// Opens what `host` has. When the file has a fault, it starts with the last text that had none.
     pub async fn open(paths: Paths, host: HostName) -> Result<Self> {
-        let inner = spawn_blocking(move || Inner::open(paths, host)).await.context("open the store")??;
+        let Paths { file, state } = paths;
+        let mut watched = Watched::new(file);
+        let started = time::Instant::now();
+        // Somebody may be writing the file: half of it can look like a cluster too.
+        let (watched, read) = loop {
+            let patient = started.elapsed() < PATIENCE;
+            let look = move || {
+                let read = if patient { watched.look() } else { watched.read().map(Some) };
+                (watched, read)
+            };
+            let looked;
+            (watched, looked) = spawn_blocking(look).await.context("look at the cluster file")?;
+            if let Some(read) = looked.transpose() {
+                break (watched, read);
+            }
+            time::sleep(SETTLE).await;
+        };
+        let inner =
+            spawn_blocking(move || Inner::open(watched, read, &state, host)).await.context("open the store")??;
         let state = inner.state.clone();
         Ok(Self { inner: Arc::new(Mutex::new(inner)), state })
     }
@@ -76,14 +101,17 @@ impl FileStore {
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if let Err(error) = self.with(|inner| inner.look()).await {
+            if let Err(error) = self.with(Inner::look).await {
                 tracing::error!("follow the cluster file: {error}");
             }
         }
     }
 
     /// Works on the inner state where it may block.
-    async fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Inner) -> T + Send + 'static) -> Result<T, ChangeError> {
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Inner) -> T + Send + 'static,
+    ) -> Result<T, ChangeError> {
         let inner = Arc::clone(&self.inner);
         // Every work leaves the state whole, so one that panicked did too.
         let work = move || work(&mut inner.lock().unwrap_or_else(PoisonError::into_inner));
@@ -99,7 +127,11 @@ impl Store for FileStore {
     fn change(&self, change: Change) -> BoxFuture<'_, Result<Revision, ChangeError>> {
         Box::pin(async move {
             // Somebody may be writing the file: his edit comes first.
-            while self.with(|inner| inner.look()).await? == Looked::Unsettled {
+            let started = time::Instant::now();
+            while self.with(Inner::look).await? == Looked::Unsettled {
+                if started.elapsed() > PATIENCE {
+                    return Err(ChangeError::Storage("the cluster file changes all the time: try again".to_owned()));
+                }
                 time::sleep(SETTLE).await;
             }
             self.with(move |inner| inner.change(&change)).await?
@@ -108,34 +140,42 @@ impl Store for FileStore {
 }
 
 impl Inner {
-    fn open(paths: Paths, host: HostName) -> Result<Self> {
-        let mut local = Local::open(paths.state)?;
+    fn open(file: Watched, read: Result<String, Problem>, state: &Path, host: HostName) -> Result<Self> {
+        let mut local = Local::open(state)?;
         let known = local.load()?;
-        let mut file = Watched::new(paths.file);
-        let name = file.name();
         let base = Cluster { endpoints: known.endpoints, reservations: known.reservations, ..Cluster::default() };
-        let (text, read) = match file.read() {
-            Ok(text) => (Some(text.clone()), read::read(&text, &name, &host, &base)),
-            Err(problem) => (None, Err(problem)),
-        };
-        let (text, cluster, problem) = match (text, read, &known.description) {
-            (Some(text), Ok(cluster), _) => (text, cluster, None),
-            (_, Err(problem), Some(last)) => {
-                tracing::warn!("{problem}; the last description without a fault stays in force");
-                let cluster = read::read(last, &name, &host, &base);
+        let understand = |text: String| Ok((read::read(&text, &file.name(), &host, &base)?, text));
+        let (text, cluster, problem) = match (read.and_then(understand), &known.description) {
+            (Ok((cluster, text)), _) => (text, cluster, None),
+            (Err(problem), None) => return Err(problem.into()),
+            (Err(problem), Some(last)) => {
                 let refuse = || format!("start from the last description without a fault, because of {problem}");
-                (last.clone(), cluster.with_context(refuse)?, Some(problem))
+                let (cluster, text) = understand(last.clone()).with_context(refuse)?;
+                (text, cluster, Some(problem))
             }
-            (_, Err(problem), None) => return Err(problem.into()),
-            (None, Ok(_), _) => unreachable!("what was not read has no cluster"),
         };
-        let mut revision = known.revision;
-        if known.description.as_ref() != Some(&text) {
-            revision = revision.next();
-            local.save_description(&text, revision)?;
+        let mut inner = Self {
+            host,
+            file,
+            local,
+            text: known.description.unwrap_or_default(),
+            refused: None,
+            unkept: None,
+            state: watch::Sender::new(Arc::new(Snapshot { revision: known.revision, ..Snapshot::default() })),
+        };
+        inner.start(text, cluster, problem);
+        Ok(inner)
+    }
+
+    /// Begins with a text that may be the one in force since before the restart.
+    fn start(&mut self, text: String, cluster: Cluster, problem: Option<Problem>) {
+        let revision = self.now().revision;
+        if text == self.text {
+            self.refused = problem;
+            self.publish(revision, Arc::new(cluster));
+        } else {
+            self.accept(text, cluster);
         }
-        let state = watch::Sender::new(Arc::new(Snapshot { revision, cluster: Arc::new(cluster), problem }));
-        Ok(Self { host, file, local, text, state })
     }
 
     /// Looks whether the file is another, and takes it over if it has no fault.
@@ -164,27 +204,32 @@ impl Inner {
     fn accept(&mut self, text: String, cluster: Cluster) {
         let now = self.now();
         let revision = if cluster == *now.cluster { now.revision } else { now.revision.next() };
-        let mut problem = None;
-        if text != self.text {
-            if let Err(error) = self.local.save_description(&text, revision) {
+        self.refused = None;
+        if text != self.text || self.unkept.is_some() {
+            self.unkept = self.local.save_description(&text, revision).err().map(|error| {
                 let text = format!("in force, but not kept for a restart: {error:#}");
-                problem = Some(Problem { file: self.file.name(), position: None, text });
-            }
+                Problem { file: self.file.name(), position: None, text }
+            });
             self.text = text;
         }
-        self.publish(Snapshot { revision, cluster: Arc::new(cluster), problem });
+        self.publish(revision, Arc::new(cluster));
     }
 
-    fn refuse(&self, problem: Problem) {
+    fn refuse(&mut self, problem: Problem) {
+        self.refused = Some(problem);
         let now = self.now();
-        self.publish(Snapshot { problem: Some(problem), ..now.as_ref().clone() });
+        self.publish(now.revision, Arc::clone(&now.cluster));
     }
 
-    fn publish(&self, snapshot: Snapshot) {
+    fn publish(&self, revision: Revision, cluster: Arc<Cluster>) {
+        let problem = self.refused.as_ref().or(self.unkept.as_ref()).cloned();
+        let snapshot = Snapshot { revision, cluster, problem };
         self.state.send_if_modified(|state| {
             let changed = **state != snapshot;
             if changed {
-                if let Some(problem) = snapshot.problem.as_ref().filter(|problem| state.problem.as_ref() != Some(problem)) {
+                if let Some(problem) =
+                    snapshot.problem.as_ref().filter(|problem| state.problem.as_ref() != Some(problem))
+                {
                     tracing::warn!("{problem}");
                 }
                 *state = Arc::new(snapshot);
@@ -203,7 +248,11 @@ impl Inner {
             let revision = now.revision.next();
             let storage = |error: anyhow::Error| ChangeError::Storage(format!("{error:#}"));
             self.local.save(&now.cluster, &next, revision).map_err(storage)?;
-            self.publish(Snapshot { revision, cluster: Arc::new(next), problem: now.problem.clone() });
+            self.publish(revision, Arc::new(next));
+            if self.refused.is_some() {
+                // It may have been refused because of what is gone by this change.
+                self.file.forget();
+            }
         } else {
             self.change_file(change, &next)?;
         }
@@ -213,7 +262,7 @@ impl Inner {
     /// Writes a change of what the file describes. `next` is what it is to come to.
     fn change_file(&mut self, change: &Change, next: &Cluster) -> Result<(), ChangeError> {
         let now = self.now();
-        if let Some(problem) = &now.problem {
+        if let Some(problem) = &self.refused {
             return Err(ChangeError::Broken(problem.clone()));
         }
         let storage = |error: anyhow::Error| ChangeError::Storage(format!("{error:#}"));
@@ -221,14 +270,20 @@ impl Inner {
         // The edit is read as anybody's would be, and has to mean what was asked for.
         let read = read::read(&text, &self.file.name(), &self.host, next).map_err(ChangeError::Broken)?;
         if Description::of(&read) != Description::of(next) {
-            let what = format!("{} is written in a way that weft can not change: change it by hand", self.file.name().escape_debug());
+            let what = format!(
+                "{} is written in a way that weft can not change: change it by hand",
+                self.file.name().escape_debug()
+            );
             return Err(ChangeError::Storage(what));
         }
         self.file.write(&self.text, &text).map_err(storage)?;
-        if next.reservations != now.cluster.reservations {
-            self.local.save(&now.cluster, next, now.revision.next()).map_err(storage)?;
-        }
         self.accept(text, read);
+        if next.reservations != now.cluster.reservations
+            && let Err(error) = self.local.save(&now.cluster, next, self.now().revision)
+        {
+            // What is kept for an app that is gone does no harm.
+            tracing::warn!("give up the addresses of what is gone: {error:#}");
+        }
         Ok(())
     }
 }

@@ -21,13 +21,7 @@
 //! to_outside = "open"                           # to the outside and to hosts
 //! ```
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    net::IpAddr,
-    str::FromStr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use serde::{
     Deserialize, Deserializer,
@@ -38,7 +32,7 @@ use weft_common::id::{AppId, RoleId};
 
 use crate::model::{
     app::{App, Defaults, Gate},
-    check::{self, Place},
+    check::{self, Fault, Place},
     cluster::{Cluster, Settings},
     host::Host,
     invalid::Invalid,
@@ -130,8 +124,8 @@ pub(super) fn read(text: &str, file: &Arc<str>, host: &HostName, base: &Cluster)
         position: at.map(|at| position(text, at)),
         text: text_of,
     };
-    let document: Document =
-        toml::from_str(text).map_err(|error| problem(error.span().map(|span| span.start), error.message().to_owned()))?;
+    let document: Document = toml::from_str(text)
+        .map_err(|error| problem(error.span().map(|span| span.start), error.message().to_owned()))?;
     let mut reader = Reader { text, file, places: BTreeMap::new() };
     let cluster = reader.cluster(document, base).map_err(|(at, text)| problem(Some(at), text))?;
     if !cluster.hosts.contains_key(host) {
@@ -139,7 +133,11 @@ pub(super) fn read(text: &str, file: &Arc<str>, host: &HostName, base: &Cluster)
     }
     let faults = check::check(&cluster).err().unwrap_or_default();
     let place = |place: &Place| reader.places.get(place).copied();
-    let mut found: Vec<_> = faults.iter().map(|fault| (place(&fault.place), fault.what.clone())).collect();
+    let what = |fault: &Fault| {
+        let hint = if matches!(fault.place, Place::Endpoint(_)) { "; detach it first" } else { "" };
+        format!("{fault}{hint}")
+    };
+    let mut found: Vec<_> = faults.iter().map(|fault| (place(&fault.place), what(fault))).collect();
     found.sort();
     let more = match found.len() {
         0 | 1 => String::new(),

@@ -9,10 +9,10 @@ pub mod drops;
 pub mod endpoints;
 pub mod flows;
 pub mod maps;
+pub mod naming;
 pub mod rules;
 pub mod side;
 pub mod state;
-pub mod target;
 pub mod text;
 pub mod time;
 pub mod why;
@@ -38,3 +38,6 @@ impl<T> Versioned<T> {
         Self { schema: SCHEMA, answer }
     }
 }
+
+#[cfg(test)]
+mod tests;

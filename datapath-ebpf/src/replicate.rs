@@ -1,0 +1,185 @@
+//! A packet to many: copies go to the members of the sender's app that may have it and want it, and to nobody else.
+//!
+//! Copies to peers leave by the gateway device, a VXLAN device that is told the peer: the kernel finds the way. A peer
+//! copies what it gets to its own endpoints only, so nothing goes round.
+
+#![expect(unsafe_code, reason = "bpf_loop hands its callback a raw pointer")]
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::bpf_loop;
+use weft_common::group::{self, GroupKey, MEMBERS_MAX, Member, MemberKey, Message, RECORDS_MAX, is_for_all};
+use weft_common::header::{Bytes as _, Ether, protocol};
+use weft_common::id::{Identity, PeerId};
+use weft_common::policy::decide;
+use weft_common::route::{Hop, HopKind};
+use weft_common::table::Counts;
+use weft_common::verdict::DropReason;
+
+use crate::maps;
+use crate::packet::Skb;
+use crate::run::Run;
+
+/// Copies a packet of a local endpoint, which is established as the run's sender.
+#[inline(never)]
+pub fn from_endpoint(skb: &mut Skb, run: &mut Run) -> Result<(), DropReason> {
+    let kind: u8 = skb.get(u32::from(run.packet.l4)).ok_or(DropReason::Malformed)?;
+    match group::message(run.packet.protocol, kind) {
+        // A container that asks what others want would be told, and could take a router's place.
+        Message::Query => return Err(DropReason::RogueRouter),
+        Message::Report => {
+            learn(skb, run);
+            copy(skb, run, Audience::Peers);
+            return Ok(());
+        }
+        Message::Other => {}
+    }
+    if is_for_all(run.packet.dst) && !maps::may_flood(run.sender.hop.index, run.now) {
+        return Err(DropReason::BroadcastStorm);
+    }
+    copy(skb, run, Audience::Endpoints);
+    copy(skb, run, Audience::Peers);
+    Ok(())
+}
+
+/// Copies a packet that a peer sent, out of the tunnel by now, to the endpoints here.
+#[inline(never)]
+pub fn from_peer(skb: &mut Skb, run: &mut Run, kind: u8) -> Result<(), DropReason> {
+    match group::message(run.packet.protocol, kind) {
+        Message::Query => Err(DropReason::RogueRouter),
+        Message::Report => Ok(()),
+        Message::Other => {
+            copy(skb, run, Audience::Endpoints);
+            Ok(())
+        }
+    }
+}
+
+/// Whether the frame is for many.
+#[inline(always)]
+pub fn is_for_many(ether: &Ether) -> bool {
+    ether.destination().is_group()
+}
+
+/// Whether the packet tells which groups its sender wants. IPv6 ones come from a link-local address.
+#[inline(always)]
+pub fn is_report(run: &Run) -> bool {
+    run.packet.protocol == protocol::ICMPV6
+        && matches!(group::message(protocol::ICMPV6, (run.packet.policy_port >> 8) as u8), Message::Report)
+}
+
+/// Notes what the sender wants.
+#[inline(never)]
+pub fn learn(skb: &Skb, run: &mut Run) {
+    let mut reading = Reading { skb: skb.again(), at: u32::from(run.packet.l4), run };
+    // SAFETY: the kernel calls `next` with the pointer while this frame lives.
+    unsafe { bpf_loop(RECORDS_MAX, next as *mut c_void, (&raw mut reading).cast(), 0) };
+}
+
+/// What the loop over the records of a report needs.
+struct Reading {
+    skb: Skb,
+    run: *mut Run,
+    at: u32,
+}
+
+/// Called by the kernel for each record. 1 ends the loop.
+unsafe extern "C" fn next(_: u32, reading: *mut c_void) -> i64 {
+    // SAFETY: the pointer that `learn` gave, to its own frame; nothing else uses it or the run meanwhile.
+    let (reading, run) = unsafe {
+        let reading = &mut *reading.cast::<Reading>();
+        let run = &mut *reading.run;
+        (reading, run)
+    };
+    let Some(record) = group::record(&reading.skb, &run.packet, reading.at) else { return 1 };
+    if record.group.is_multicast() && !is_for_all(record.group) {
+        let key = GroupKey { group: record.group, app: run.sender.identity.app, hop: run.sender.hop };
+        maps::note_wish(&key, record.wanted, run.now);
+    }
+    reading.at = record.next;
+    i64::from(record.next == 0)
+}
+
+/// Who gets copies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    Endpoints,
+    Peers,
+}
+
+/// What the loop over the members needs.
+struct Copying {
+    skb: Skb,
+    run: *mut Run,
+    to_peers: u32,
+}
+
+#[inline(always)]
+fn copy(skb: &mut Skb, run: &mut Run, audience: Audience) {
+    let mut copying = Copying { skb: skb.again(), run, to_peers: u32::from(audience == Audience::Peers) };
+    // SAFETY: the kernel calls `each` with the pointer while this frame lives.
+    unsafe { bpf_loop(MEMBERS_MAX, each as *mut c_void, (&raw mut copying).cast(), 0) };
+}
+
+/// Called by the kernel for each number of a member. 1 ends the loop.
+unsafe extern "C" fn each(index: u32, copying: *mut c_void) -> i64 {
+    // SAFETY: the pointer that `copy` gave, to its own frame; nothing else uses it or the run meanwhile.
+    let (skb, run, to_peers) = unsafe {
+        let copying = copying.cast::<Copying>();
+        (&mut (*copying).skb, &mut *(*copying).run, (*copying).to_peers == 1)
+    };
+    let key = MemberKey { app: run.sender.identity.app, index };
+    let Some(member) = maps::member(&key) else { return 1 };
+    match member.hop.kind() {
+        HopKind::Local if !to_peers => to_endpoint(skb, run, &member),
+        HopKind::Peer if to_peers => to_peer(skb, run, &member),
+        HopKind::Local | HopKind::Peer | HopKind::Host | HopKind::Nowhere => {}
+    }
+    0
+}
+
+#[inline(always)]
+fn to_endpoint(skb: &mut Skb, run: &mut Run, member: &Member) {
+    if member.hop == run.sender.hop || !is_wanted(run, member.hop) || !may_have(run, member.identity) {
+        return;
+    }
+    // A copy that fails is a lost packet, as on any wire; the others go on.
+    if skb.copy_to(member.hop.index).is_ok() {
+        count(skb, run);
+    }
+}
+
+#[inline(always)]
+fn to_peer(skb: &mut Skb, run: &mut Run, member: &Member) {
+    let is_report = matches!(run.packet.protocol, protocol::IGMP) || is_report(run);
+    if !(is_report || is_wanted(run, member.hop)) || !may_have(run, member.identity) {
+        return;
+    }
+    let Some(peer) = maps::peer(PeerId(member.hop.index)) else { return };
+    if skb.set_tunnel(peer.addr, run.sender.identity).is_ok() && skb.copy_to(maps::config().gateway).is_ok() {
+        count(skb, run);
+    }
+}
+
+#[inline(always)]
+fn is_wanted(run: &Run, hop: Hop) -> bool {
+    let group = run.packet.dst;
+    is_for_all(group) || maps::wants(&GroupKey { group, app: run.sender.identity.app, hop })
+}
+
+#[inline(always)]
+fn may_have(run: &mut Run, to: Identity) -> bool {
+    run.query.src = run.sender.identity;
+    run.query.dst = to;
+    run.query.src_addr = run.packet.src;
+    run.query.dst_addr = run.packet.dst;
+    run.query.protocol = run.packet.protocol;
+    run.query.port = run.packet.policy_port;
+    decide(&maps::Compiled, maps::config().epoch, &run.query).verdict.is_ok()
+}
+
+#[inline(always)]
+fn count(skb: &Skb, run: &Run) {
+    let app = run.sender.identity.app;
+    maps::count_traffic(app, app, Counts { packets: 1, bytes: u64::from(skb.len()), ..Counts::default() });
+}

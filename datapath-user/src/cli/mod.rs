@@ -1,0 +1,23 @@
+//! The command `weft`: arguments in, one request to the daemon, an answer for people or for programs.
+//!
+//! Knows nothing of tables and of the cluster: it reads what [`crate::front::api`] answers. Invariant: what comes
+//! from outside reaches the terminal through [`page::escape`] alone.
+
+pub mod args;
+pub mod json;
+pub mod page;
+pub mod table;
+
+mod app;
+mod drops;
+mod endpoint;
+mod flow;
+mod human;
+mod maps;
+mod policy;
+mod run;
+mod state;
+mod why;
+mod words;
+
+pub use run::run;

@@ -1,0 +1,89 @@
+//! Rules, for people.
+
+use super::{
+    app, human,
+    page::{Page, Span, Tone},
+    table::{Table, left, right},
+};
+use crate::front::api::dto::{
+    rules::{Hits, Policy, Rule, RuleChange, RuleList},
+    side::Decision,
+};
+
+pub(super) fn list(page: &mut Page, RuleList { rules, revision }: &RuleList) {
+    table(page, rules);
+    page.toned(Tone::Faint, format!("revision {revision}"));
+}
+
+pub(super) fn table(page: &mut Page, rules: &[Rule]) {
+    if rules.is_empty() {
+        return page.line("No rules: the defaults of the apps hold.");
+    }
+    let mut table = Table::new([
+        right("#"),
+        left("ACTION"),
+        left("FROM"),
+        left("TO"),
+        left("WHAT"),
+        right("PREC"),
+        left("NAME"),
+        right("PACKETS"),
+        right("FLOWS"),
+        left("WRITTEN"),
+    ]);
+    for rule in rules {
+        let Rule { id, name, action, from, to, what, precedence, text: _, source, hits } = rule;
+        let count = |of: fn(&Hits) -> u64| hits.as_ref().map(|hits| human::count(of(hits)).into()).unwrap_or_default();
+        table.row([
+            id.map(Span::from).unwrap_or_default(),
+            decision(*action),
+            from.into(),
+            to.into(),
+            what.into(),
+            precedence.into(),
+            name.as_deref().map(Span::from).unwrap_or_default(),
+            count(|hits| hits.packets),
+            count(|hits| hits.flows),
+            source.as_ref().map(|source| human::source(source).into()).unwrap_or_default(),
+        ]);
+    }
+    page.table(&table);
+}
+
+pub(super) fn show(page: &mut Page, policy: &Policy) {
+    let Policy { app, defaults, ingress, egress, revision, hosts } = policy;
+    page.toned(Tone::Strong, format!("policy of app {app}"));
+    app::defaults(page, defaults);
+    page.gap();
+    page.toned(Tone::Strong, "to the app");
+    table(page, ingress);
+    page.gap();
+    page.toned(Tone::Strong, "from the app");
+    table(page, egress);
+    page.gap();
+    let there = hosts.iter().filter(|host| host.revision >= Some(*revision)).count();
+    page.line(format!("{there}/{} hosts enforce revision {revision}", hosts.len()));
+    for host in hosts.iter().filter(|host| host.revision < Some(*revision)) {
+        let at = host.revision.map_or("no revision".to_owned(), |revision| format!("revision {revision}"));
+        page.toned(Tone::Odd, format!("  {} enforces {at}", host.host));
+    }
+}
+
+pub(super) fn change(page: &mut Page, change: &RuleChange, done: &str) {
+    let RuleChange { rule, changed, revision, in_force } = change;
+    let Rule { text, .. } = rule;
+    if !changed {
+        return page.line(format!("{text}: nothing to change"));
+    }
+    let number = rule.id.map(|id| format!(" (#{id})")).unwrap_or_default();
+    let force = if *in_force { "in force here" } else { "not in force yet: see weft status" };
+    page.line(format!("{text}{number}: {done}, revision {revision}, {force}"));
+}
+
+pub(super) fn decision(decision: Decision) -> Span {
+    let tone = match decision {
+        Decision::Allow => Tone::Good,
+        Decision::Deny | Decision::Reject => Tone::Bad,
+    };
+    Span::new(tone, decision.name())
+}

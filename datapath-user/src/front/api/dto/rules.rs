@@ -1,0 +1,149 @@
+//! Rules and policy.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    apps::Defaults,
+    side::{Decision, Source},
+    naming::WhichRule,
+    text,
+};
+use crate::model::{self, name::AppName};
+
+/// A new rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddRule {
+    /// Its text, as `allow shop/web -> blog/db tcp/5432`.
+    #[serde(with = "text")]
+    pub rule: model::rule::Rule,
+}
+
+/// A rule that is to go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveRule {
+    /// Its number, its name or its text.
+    #[serde(with = "text")]
+    pub rule: WhichRule,
+}
+
+/// All rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListRules {}
+
+/// What holds for an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShowPolicy {
+    /// Which.
+    #[serde(with = "text")]
+    pub app: AppName,
+}
+
+/// What a change of the rules came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleChange {
+    /// The rule.
+    pub rule: Rule,
+    /// Whether anything changed.
+    pub changed: bool,
+    /// The revision of the cluster that has it.
+    pub revision: u64,
+    /// Whether this host enforces that revision.
+    pub in_force: bool,
+}
+
+/// All rules.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleList {
+    /// In the order in which they were written.
+    pub rules: Vec<Rule>,
+    /// The revision of the cluster they are from.
+    pub revision: u64,
+}
+
+/// What holds for an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// The app.
+    pub app: String,
+    /// What holds where no rule speaks.
+    pub defaults: Defaults,
+    /// The rules on what comes in, the first to be asked first.
+    pub ingress: Vec<Rule>,
+    /// The rules on what goes out, likewise.
+    pub egress: Vec<Rule>,
+    /// The revision of the cluster they are from.
+    pub revision: u64,
+    /// The hosts that were asked, and how far they are.
+    pub hosts: Vec<HostRevision>,
+}
+
+/// How far a host is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRevision {
+    /// The host.
+    pub host: String,
+    /// The revision it enforces, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+}
+
+/// A rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// Its number in the tables, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u32>,
+    /// What it is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What it does.
+    pub action: Decision,
+    /// Who sends.
+    pub from: String,
+    /// Who receives.
+    pub to: String,
+    /// What is sent.
+    pub what: String,
+    /// The greater wins.
+    pub precedence: u32,
+    /// All of it as text, as it can be added and removed.
+    pub text: String,
+    /// Where it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// How often it decided, if that is counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hits: Option<Hits>,
+}
+
+/// How often a rule decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hits {
+    /// Packets.
+    pub packets: u64,
+    /// Flows.
+    pub flows: u64,
+}
+
+impl Rule {
+    /// A rule of the cluster, without what is counted.
+    pub fn of(id: Option<u32>, rule: &model::rule::Rule) -> Self {
+        let model::rule::Rule { action, from, to, traffic, precedence, name, source } = rule;
+        Self {
+            id,
+            name: name.as_ref().map(ToString::to_string),
+            action: (*action).into(),
+            from: from.to_string(),
+            to: to.to_string(),
+            what: traffic.to_string(),
+            precedence: precedence.raw(),
+            text: rule.to_string(),
+            source: source.as_ref().map(Source::of),
+            hits: None,
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Why a packet may pass, or may not.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    side::{Decision, Direction, RuleMention, Side},
+    naming::{Party, Probe},
+    text,
+};
+
+/// May this pass?
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Why {
+    /// Who sends.
+    #[serde(with = "text")]
+    pub from: Party,
+    /// Who receives.
+    #[serde(with = "text")]
+    pub to: Party,
+    /// What, as `tcp/5432`.
+    #[serde(with = "text")]
+    pub what: Probe,
+    /// Whether the loaded program is asked, too.
+    #[serde(default)]
+    pub live: bool,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhyAnswer {
+    /// Who sends, as the question was understood.
+    pub from: Side,
+    /// Who receives.
+    pub to: Side,
+    /// What.
+    pub what: String,
+    /// What the packet meets.
+    pub decision: Decision,
+    /// Whose rules decided: the sender's on what goes out, or the receiver's on what comes in.
+    pub direction: Direction,
+    /// The drop reason that is counted, if it is dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The rule or default that decided.
+    pub rule: RuleMention,
+    /// Where it goes: `local`, `peer h2`, `host`, `outside`, `nowhere`.
+    pub hop: String,
+    /// A rule that would let it pass, if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would_allow: Option<String>,
+    /// What was looked at, in order.
+    pub steps: Vec<Step>,
+    /// What the loaded program says, if it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<Live>,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What, as `egress of shop/web` or `route`.
+    pub at: String,
+    /// What came of it.
+    pub found: String,
+}
+
+/// What the loaded program says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live {
+    /// What the packet met.
+    pub decision: Decision,
+    /// The drop reason that it counted, if it dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The program that was run.
+    pub program: String,
+    /// Whether both answers are the same.
+    pub agrees: bool,
+    /// What else is to say, as the code it returned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}

@@ -1,0 +1,12 @@
+//! What a use case wants of the reconciler beside a pass. A leaf, as the board is: one writes, the other reads.
+
+use tokio::sync::oneshot;
+
+/// An order.
+#[derive(Debug)]
+pub enum Order {
+    /// Look at everything now.
+    Repair,
+    /// Take everything of ours off the host, and end. Answered with what was removed.
+    Reset(oneshot::Sender<Result<Vec<String>, String>>),
+}

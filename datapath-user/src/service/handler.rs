@@ -1,0 +1,219 @@
+//! The use cases as the API asks for them.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::{broadcast::error::RecvError, mpsc, oneshot};
+
+use crate::front::api::{
+    Handler,
+    dto::{
+        apps::{AddApp, App, AppDetail, AppList, Changed, Defaults, ListApps, RemoveApp, ShowApp},
+        drops::{DropList, Dropped, FollowDrops, ListDrops},
+        endpoints::{Attach, Attached, Detach, Detached, EndpointList, ListEndpoints},
+        flows::{FlowList, ListFlows, ListTraffic, TrafficList},
+        maps::{MapList, ShowMaps},
+        naming::WhichRule,
+        rules::{AddRule, HostRevision, ListRules, Policy, RemoveRule, Rule, RuleChange, RuleList, ShowPolicy},
+        state::{Diagnose, Diagnosis, GetStatus, ListPeers, PeerList, Reset, ResetDone, Status},
+        why::{Why, WhyAnswer},
+    },
+    refusal::{Kind, Refusal},
+};
+use crate::model::{app, name::AppName, rule, selector::Selector};
+use crate::order::Order;
+use crate::store::change::{Change, RuleRef};
+
+use super::Service;
+
+impl Handler for Service {
+    async fn list_apps(&self, _: ListApps) -> Result<AppList, Refusal> {
+        let cluster = self.snapshot().cluster.clone();
+        Ok(AppList { apps: cluster.apps.values().map(|app| App::of(app, self.count(&cluster, app))).collect() })
+    }
+
+    async fn show_app(&self, request: ShowApp) -> Result<AppDetail, Refusal> {
+        let cluster = self.snapshot().cluster.clone();
+        let app = cluster.apps.get(&request.name).ok_or_else(|| unknown(&request.name))?;
+        let endpoints = self.endpoints().endpoints.into_iter().filter(|endpoint| endpoint.app == request.name.as_str());
+        let rules = self.rules().into_iter().filter(|(rule, _)| names(&rule.from, app) || names(&rule.to, app));
+        Ok(AppDetail {
+            app: App::of(app, self.count(&cluster, app)),
+            endpoints: endpoints.collect(),
+            rules: rules.map(|(_, shown)| shown).collect(),
+        })
+    }
+
+    async fn add_app(&self, request: AddApp) -> Result<Changed, Refusal> {
+        let AddApp { name, prefixes, roles, defaults } = request;
+        let mut app = app::App::new(name.clone(), prefixes, roles);
+        app.defaults = defaults.over(app.defaults);
+        let revision = self.change(Change::AddApp(app, BTreeMap::new())).await?;
+        self.reached(revision).await;
+        let done = format!("app {name} is there; give hosts blocks of its prefixes in the cluster file");
+        Ok(Changed { done, revision: revision.0 })
+    }
+
+    async fn remove_app(&self, request: RemoveApp) -> Result<Changed, Refusal> {
+        let revision = self.change(Change::RemoveApp(request.name.clone())).await?;
+        self.reached(revision).await;
+        Ok(Changed { done: format!("app {} is gone", request.name), revision: revision.0 })
+    }
+
+    async fn list_endpoints(&self, _: ListEndpoints) -> Result<EndpointList, Refusal> {
+        Ok(self.endpoints())
+    }
+
+    async fn attach(&self, request: Attach) -> Result<Attached, Refusal> {
+        self.do_attach(request).await
+    }
+
+    async fn detach(&self, request: Detach) -> Result<Detached, Refusal> {
+        self.do_detach(request).await
+    }
+
+    async fn list_rules(&self, _: ListRules) -> Result<RuleList, Refusal> {
+        let rules = self.rules().into_iter().map(|(_, shown)| shown).collect();
+        Ok(RuleList { rules, revision: self.snapshot().revision.0 })
+    }
+
+    async fn add_rule(&self, request: AddRule) -> Result<RuleChange, Refusal> {
+        let was_there = self.snapshot().cluster.rules.iter().any(|old| old.says_same(&request.rule));
+        let revision = self.change(Change::AddRule(request.rule.clone())).await?;
+        let in_force = self.reached(revision).await;
+        Ok(RuleChange { rule: self.shown(&request.rule), changed: !was_there, revision: revision.0, in_force })
+    }
+
+    async fn remove_rule(&self, request: RemoveRule) -> Result<RuleChange, Refusal> {
+        let rules = self.snapshot().cluster.rules.clone();
+        let plan = self.plan();
+        let (found, which) = match request.rule {
+            WhichRule::Id(id) => {
+                let rule = plan.policy.names.get(&id).cloned();
+                let rule = rule.ok_or_else(|| Refusal::not_found(format!("there is no rule {id}: see weft policy ls")))?;
+                (Some(rule.clone()), RuleRef::Saying(rule))
+            }
+            WhichRule::Name(name) => {
+                (rules.iter().find(|rule| rule.name.as_ref() == Some(&name)).cloned(), RuleRef::Named(name))
+            }
+            WhichRule::Says(rule) => ((Some(*rule.clone())), RuleRef::Saying(*rule)),
+        };
+        let revision = self.change(Change::RemoveRule(which)).await?;
+        let in_force = self.reached(revision).await;
+        let rule = found.ok_or_else(|| Refusal::not_found("there is no such rule: see weft policy ls"))?;
+        Ok(RuleChange { rule: Rule::of(None, &rule), changed: true, revision: revision.0, in_force })
+    }
+
+    async fn show_policy(&self, request: ShowPolicy) -> Result<Policy, Refusal> {
+        let snapshot = self.snapshot();
+        let app = snapshot.cluster.apps.get(&request.app).ok_or_else(|| unknown(&request.app))?;
+        let of = |side: fn(&rule::Rule) -> &Selector| {
+            self.rules().into_iter().filter(|(rule, _)| names(side(rule), app)).map(|(_, shown)| shown).collect()
+        };
+        let hosts = snapshot.cluster.hosts.keys().map(|host| HostRevision {
+            host: host.to_string(),
+            // Only what this host enforces is known to it: hosts of a cluster from a file do not talk of revisions.
+            revision: (*host == self.host).then(|| self.board.read().revision),
+        });
+        Ok(Policy {
+            app: app.name.to_string(),
+            defaults: Defaults::of(app.defaults),
+            ingress: of(|rule| &rule.to),
+            egress: of(|rule| &rule.from),
+            revision: snapshot.revision.0,
+            hosts: hosts.collect(),
+        })
+    }
+
+    async fn why(&self, request: Why) -> Result<WhyAnswer, Refusal> {
+        self.do_why(&request)
+    }
+
+    async fn list_flows(&self, request: ListFlows) -> Result<FlowList, Refusal> {
+        Ok(self.flows(&request)?)
+    }
+
+    async fn list_traffic(&self, _: ListTraffic) -> Result<TrafficList, Refusal> {
+        Ok(self.traffic()?)
+    }
+
+    async fn list_drops(&self, _: ListDrops) -> Result<DropList, Refusal> {
+        Ok(self.drops()?)
+    }
+
+    async fn follow_drops(&self, _: FollowDrops) -> Result<mpsc::Receiver<Dropped>, Refusal> {
+        let (mut live, (sender, receiver)) = (self.observer.follow(), mpsc::channel(256));
+        let names = self.follower();
+        tokio::spawn(async move {
+            let mut missed = 0;
+            loop {
+                match live.recv().await {
+                    Ok(seen) => {
+                        let mut dropped = names(&seen);
+                        dropped.skipped += missed;
+                        missed = 0;
+                        if sender.send(dropped).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(RecvError::Lagged(count)) => missed += count,
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        });
+        Ok(receiver)
+    }
+
+    async fn list_peers(&self, _: ListPeers) -> Result<PeerList, Refusal> {
+        Ok(self.peers())
+    }
+
+    async fn status(&self, _: GetStatus) -> Result<Status, Refusal> {
+        self.status_now()
+    }
+
+    async fn show_maps(&self, request: ShowMaps) -> Result<MapList, Refusal> {
+        self.maps(&request)
+    }
+
+    async fn diagnose(&self, _: Diagnose) -> Result<Diagnosis, Refusal> {
+        Ok(self.checks().await?)
+    }
+
+    async fn reset(&self, _: Reset) -> Result<ResetDone, Refusal> {
+        let (answer, done) = oneshot::channel();
+        let unavailable = |why: String| Refusal::new(Kind::Unavailable, why);
+        self.orders.send(Order::Reset(answer)).await.map_err(|_| unavailable("the daemon is ending".to_owned()))?;
+        let removed = done.await.map_err(|_| unavailable("the daemon ended before it was done".to_owned()))?;
+        Ok(ResetDone { removed: removed.map_err(unavailable)?, left: Vec::new() })
+    }
+}
+
+impl Service {
+    /// Rules in their order, with how each is shown.
+    fn rules(&self) -> Vec<(rule::Rule, Rule)> {
+        let rules = self.snapshot().cluster.rules.clone();
+        rules.iter().map(|rule| (rule.clone(), self.shown(rule))).collect()
+    }
+
+    fn shown(&self, rule: &rule::Rule) -> Rule {
+        let plan = self.plan();
+        let id = plan.policy.names.iter().find(|(_, known)| known.says_same(rule)).map(|(id, _)| *id);
+        Rule::of(id, rule)
+    }
+
+    fn count(&self, cluster: &crate::model::cluster::Cluster, app: &app::App) -> u64 {
+        cluster.endpoints_on(&self.host).filter(|endpoint| endpoint.key.app == app.name).count() as u64
+    }
+}
+
+fn unknown(name: &AppName) -> Refusal {
+    Refusal::not_found(format!("there is no app {name}: see weft app ls"))
+}
+
+/// Whether a selector speaks of an app by name.
+fn names(selector: &Selector, app: &app::App) -> bool {
+    match selector {
+        Selector::App(name) | Selector::Role(name, _) => *name == app.name,
+        Selector::Host | Selector::Outside | Selector::Any | Selector::Net(..) => false,
+    }
+}

@@ -1,0 +1,300 @@
+//! What passes and what does not: flows, traffic, drops, peers, status.
+
+use std::net::IpAddr;
+
+use anyhow::Result;
+use weft_common::{
+    addr::Ip,
+    event::Hook,
+    flow::{Flow, FlowKey, State as FlowState},
+    header::{Tcp, protocol},
+    policy::Direction,
+    table,
+    verdict::DropReason,
+};
+
+use crate::front::api::{
+    dto::{
+        drops::{DropCount, DropList, Dropped},
+        flows::{self, FlowList, ListFlows, Pair, TrafficList},
+        side::{self, Source, State, Volume},
+        state::{Degraded, Gateway, HookKind, Peer, PeerList, Problem, Reconcile, Repaired, Status, Table, Tally},
+    },
+    refusal::Refusal,
+};
+use crate::kernel::{
+    attach::tcx_is_available,
+    config,
+    tables::{Keyed as _, Map, PerCpu},
+};
+use crate::model::name::HostName;
+use crate::observe::Seen;
+use crate::plan::NodePlan;
+use crate::status::EndpointState;
+use crate::store::Snapshot;
+
+use super::{
+    Service,
+    naming::{Names, protocol_name},
+};
+
+/// How many flows are listed unless more are asked for.
+const FLOWS: usize = 1000;
+
+impl Service {
+    pub(super) fn flows(&self, request: &ListFlows) -> Result<FlowList> {
+        let (snapshot, plan) = (self.snapshot(), self.plan());
+        let names = Names { cluster: &snapshot.cluster, plan: &plan };
+        let (now, epoch) = (config::now(), self.board.read().epoch);
+        let entries = Map::<table::Flows>::open(&self.pins)?.entries()?;
+        let wanted = entries.iter().filter(|(key, flow)| !flow.is_expired(key.protocol, now) && fits(request, &names, key, flow));
+        let mut wanted: Vec<_> = wanted.collect();
+        wanted.sort_by_key(|(_, flow)| std::cmp::Reverse(flow.seen));
+        let limit = request.limit.map_or(FLOWS, |limit| usize::try_from(limit).unwrap_or(FLOWS));
+        let shown = wanted.iter().take(limit).map(|(key, flow)| {
+            let (from, to) = (flow.opener(), flow.opener().other());
+            let side = |leg: weft_common::flow::Leg| {
+                let at = leg.index();
+                names.side(flow.side[at].identity, Some(key.addr[at]), Some(key.port[at]))
+            };
+            let volume = |leg: weft_common::flow::Leg| {
+                let side = &flow.side[leg.index()];
+                Volume { packets: side.packets, bytes: side.bytes }
+            };
+            flows::Flow {
+                protocol: protocol_name(key.protocol),
+                opener: side(from),
+                other: side(to),
+                state: FlowState::from_raw(flow.state).name().to_owned(),
+                rule: names.rule(flow.rule),
+                sent: volume(from),
+                received: volume(to),
+                age_ms: now.saturating_sub(flow.created) / 1_000_000,
+                idle_ms: now.saturating_sub(flow.seen) / 1_000_000,
+                stale: flow.epoch.0 != epoch,
+            }
+        });
+        Ok(FlowList { flows: shown.collect(), total: wanted.len() as u64 })
+    }
+
+    pub(super) fn traffic(&self) -> Result<TrafficList> {
+        let (snapshot, plan) = (self.snapshot(), self.plan());
+        let names = Names { cluster: &snapshot.cluster, plan: &plan };
+        let totals = PerCpu::<table::Traffic>::open(&self.pins)?.totals(|a, b| table::Counts {
+            packets: a.packets + b.packets,
+            bytes: a.bytes + b.bytes,
+            flows: a.flows + b.flows,
+            drops: a.drops + b.drops,
+        })?;
+        let pairs = totals.into_iter().map(|(pair, counts)| Pair {
+            from: names.app_name(pair.src),
+            to: names.app_name(pair.dst),
+            volume: Volume { packets: counts.packets, bytes: counts.bytes },
+            flows: counts.flows,
+            drops: counts.drops,
+        });
+        Ok(TrafficList { pairs: pairs.collect() })
+    }
+
+    pub(super) fn drops(&self) -> Result<DropList> {
+        let totals = PerCpu::<table::Drops>::open(&self.pins)?.totals(|a, b| a + b)?;
+        let counters = totals.into_iter().filter(|(_, packets)| *packets > 0).filter_map(|(reason, packets)| {
+            let reason = DropReason::from_index(usize::try_from(reason).ok()?)?;
+            Some(DropCount { reason: reason.name().to_owned(), packets, explain: reason.explain().trim().to_owned() })
+        });
+        let recent = self.observer.recent().iter().map(|seen| self.dropped(seen)).collect();
+        Ok(DropList { counters: counters.collect(), recent })
+    }
+
+    pub(super) fn dropped(&self, seen: &Seen) -> Dropped {
+        dropped(&self.host, &self.snapshot(), &self.plan(), seen)
+    }
+
+    /// As [`Self::dropped`], for a task of its own.
+    pub(super) fn follower(&self) -> impl Fn(&Seen) -> Dropped + Send + use<> {
+        let (host, snapshots, plans) = (self.host.clone(), self.snapshots.clone(), self.plan.clone());
+        move |seen| dropped(&host, &snapshots.borrow(), &plans.borrow(), seen)
+    }
+
+    pub(super) fn peers(&self) -> PeerList {
+        let (snapshot, plan) = (self.snapshot(), self.plan());
+        let others = snapshot.cluster.hosts.values().filter(|host| host.name != self.host);
+        let peers = others.map(|host| {
+            let record = plan.ids.peer(&host.name).and_then(|id| plan.peers.get(&id.0));
+            let address = |ip: Ip| (ip != Ip::NONE).then(|| ip.to_std().to_string());
+            let waiting = || State::Waiting(format!("there is no route to {}", list(&host.addresses)));
+            Peer {
+                name: host.name.to_string(),
+                underlay: record.and_then(|peer| address(peer.addr)).or_else(|| Some(list(&host.addresses))),
+                uplink: record.map(|peer| format!("#{}", peer.uplink)),
+                next_hop: record.and_then(|peer| address(peer.next_hop)),
+                path_mtu: record.map(|peer| peer.path_mtu),
+                inner_mtu: record.map(weft_common::tunnel::Peer::inner_mtu),
+                prefixes: host.blocks.values().flatten().map(ToString::to_string).collect(),
+                state: if record.is_some() { State::Ready } else { waiting() },
+            }
+        });
+        PeerList { peers: peers.collect() }
+    }
+
+    pub(super) fn status_now(&self) -> Result<Status, Refusal> {
+        let (snapshot, plan, board) = (self.snapshot(), self.plan(), self.board.read());
+        let problem = snapshot.problem.as_ref().map(|problem| Problem {
+            what: problem.text.clone(),
+            source: Some(Source {
+                file: problem.file.to_string(),
+                line: problem.position.map(|at| at.line),
+                column: problem.position.map(|at| at.column),
+            }),
+        });
+        let failures = board.failures.iter().map(|why| Degraded { what: "reconcile".to_owned(), why: why.clone() });
+        let refused = board.refused.iter().map(|what| Degraded {
+            what: format!("program {what}"),
+            why: "the kernel refused it; what was attached before goes on".to_owned(),
+        });
+        let unnumbered = plan.unnumbered.iter().map(|host| Degraded {
+            what: format!("peer {host}"),
+            why: "there is no number left for it".to_owned(),
+        });
+        let gateway = plan.links.gateway.as_ref();
+        Ok(Status {
+            host: self.host.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: nix::sys::utsname::uname().map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned()),
+            started: self.started.into(),
+            revision: snapshot.revision.0,
+            in_force: (board.passes > 0).then_some(board.revision),
+            epoch: board.epoch,
+            problem,
+            degraded: failures.chain(refused).chain(unnumbered).collect(),
+            hook_kind: if tcx_is_available() { HookKind::Tcx } else { HookKind::Clsact },
+            encapsulation: "vxlan by adjust_room".to_owned(),
+            port: snapshot.cluster.settings.port,
+            gateway: Gateway {
+                device: crate::kernel::link::GATEWAY.to_owned(),
+                addresses: gateway.into_iter().flat_map(|gateway| &gateway.addresses).map(IpAddr::to_string).collect(),
+                state: match gateway {
+                    Some(_) => State::Ready,
+                    None => State::Failed(format!("host {} is not in the cluster", self.host)),
+                },
+            },
+            masquerade: State::Ready,
+            tables: self.fills()?,
+            repaired: board.repaired.iter().map(|(what, times)| Repaired { what: (*what).to_owned(), times: *times }).collect(),
+            reconcile: board.when.map(|when| Reconcile {
+                at: when.into(),
+                took_ms: u64::try_from(board.took.as_millis()).unwrap_or(u64::MAX),
+                changes: board.passes,
+            }),
+            endpoints: tally(board.endpoints.values()),
+            peers: peer_tally(&self.peers()),
+        })
+    }
+
+    fn fills(&self) -> Result<Vec<Table>> {
+        let plan = self.plan();
+        // What the plan has is in the tables, or on its way there; only what the programs fill is counted.
+        let mut tables: Vec<Table> = plan
+            .sizes(&plan)
+            .into_iter()
+            .map(|size| Table { name: size.table.to_owned(), used: size.needed as u64, max: size.max as u64, refused: 0 })
+            .collect();
+        let flows = Map::<table::Flows>::open(&self.pins)?.entries()?.len();
+        tables.push(fill::<table::Flows>(flows));
+        let pairs = PerCpu::<table::Traffic>::open(&self.pins)?.entries()?.len();
+        tables.push(fill::<table::Traffic>(pairs));
+        Ok(tables)
+    }
+}
+
+fn fill<T: table::Table>(used: usize) -> Table {
+    Table { name: T::NAME.to_owned(), used: used as u64, max: u64::from(T::MAX), refused: 0 }
+}
+
+fn fits(request: &ListFlows, names: &Names<'_>, key: &FlowKey, flow: &Flow) -> bool {
+    let ListFlows { app, endpoint, address, port, protocol, limit: _ } = request;
+    let holds = |name: &crate::model::name::EndpointName| {
+        key.addr.iter().any(|ip| names.cluster.holder(ip.to_std()).is_some_and(|holder| holder.key.name == *name))
+    };
+    let in_app = |name: &crate::model::name::AppName| {
+        let number = names.cluster.apps.get(name).map(|app| app.number);
+        flow.side.iter().any(|side| Some(side.identity.app) == number)
+    };
+    app.as_ref().is_none_or(in_app)
+        && endpoint.as_ref().is_none_or(holds)
+        && address.is_none_or(|addr| key.addr.contains(&Ip::from(addr)))
+        && port.is_none_or(|port| key.port.contains(&port))
+        && protocol.is_none_or(|protocol| key.protocol == protocol.0)
+}
+
+fn flag_names(flags: u8) -> String {
+    let named = [(Tcp::SYN, "SYN"), (Tcp::ACK, "ACK"), (Tcp::FIN, "FIN"), (Tcp::RST, "RST")];
+    let set: Vec<_> = named.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name).collect();
+    set.join(",")
+}
+
+fn list(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn tally<'a>(states: impl Iterator<Item = &'a EndpointState>) -> Tally {
+    let mut tally = Tally::default();
+    for state in states {
+        match state {
+            EndpointState::Ready => tally.ready += 1,
+            EndpointState::Failed(_) => tally.failed += 1,
+        }
+    }
+    tally
+}
+
+fn peer_tally(peers: &PeerList) -> Tally {
+    let mut tally = Tally::default();
+    for peer in &peers.peers {
+        match peer.state {
+            side::State::Ready => tally.ready += 1,
+            side::State::Waiting(_) => tally.waiting += 1,
+            side::State::Failed(_) => tally.failed += 1,
+        }
+    }
+    tally
+}
+
+fn dropped(host: &HostName, snapshot: &Snapshot, plan: &NodePlan, seen: &Seen) -> Dropped {
+    let names = Names { cluster: &snapshot.cluster, plan };
+    let drop = &seen.drop;
+    let reason = DropReason::from_index(usize::try_from(drop.reason).unwrap_or(usize::MAX));
+    let by_policy = matches!(
+        reason,
+        Some(
+            DropReason::PolicyDefault
+                | DropReason::PolicyDenied
+                | DropReason::PolicyRejected
+                | DropReason::PolicyRevoked
+                | DropReason::PolicyAbsent
+        )
+    );
+    let direction = if drop.direction == Direction::Ingress as u8 { Direction::Ingress } else { Direction::Egress };
+    let has_ports = matches!(drop.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
+    let port = |port: u16| has_ports.then_some(port);
+    let what = if has_ports {
+        format!("{}/{}", protocol_name(drop.protocol), drop.dst_port)
+    } else {
+        protocol_name(drop.protocol)
+    };
+    let would_allow = format!("allow {} -> {} {what}", names.identity(drop.src_identity), names.identity(drop.dst_identity));
+    Dropped {
+        time: seen.when.into(),
+        host: host.to_string(),
+        hook: Hook::from_raw(drop.hook).name().to_owned(),
+        direction: by_policy.then(|| direction.into()),
+        from: names.side(drop.src_identity, Some(drop.src), port(drop.src_port)),
+        to: names.side(drop.dst_identity, Some(drop.dst), port(drop.dst_port)),
+        protocol: protocol_name(drop.protocol),
+        tcp_flags: (drop.protocol == protocol::TCP).then(|| flag_names(drop.tcp_flags)),
+        reason: reason.map_or_else(|| format!("#{}", drop.reason), |reason| reason.name().to_owned()),
+        rule: names.rule(drop.rule),
+        skipped: drop.skipped,
+        would_allow: (reason == Some(DropReason::PolicyDefault)).then_some(would_allow),
+    }
+}

@@ -1,0 +1,107 @@
+//! The use cases. Frontends call these and nothing else; they write intent to the store, wait until the board says
+//! that this host has reached it, and read what the programs keep.
+
+mod attach;
+mod doctor;
+mod handler;
+mod look;
+mod maps;
+mod naming;
+mod why;
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::{Mutex, mpsc, watch};
+
+use crate::order::Order;
+use crate::front::api::refusal::{Kind, Refusal};
+use crate::kernel::pins::Pins;
+use crate::model::{cluster::Revision, name::HostName};
+use crate::observe::Observer;
+use crate::plan::NodePlan;
+use crate::status::Board;
+use crate::store::{ChangeError, Snapshot, Store, change::Change};
+
+/// How long a caller waits for this host to reach what it asked for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the use cases need.
+pub struct Service {
+    host: HostName,
+    store: Arc<dyn Store>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    board: Board,
+    observer: Arc<Observer>,
+    plan: watch::Receiver<Arc<NodePlan>>,
+    orders: mpsc::Sender<Order>,
+    pins: Pins,
+    started: SystemTime,
+    /// Choosing an address and keeping it is one step.
+    attaching: Mutex<()>,
+}
+
+/// Where the rest of the daemon is found.
+pub struct Parts {
+    /// The state of the cluster.
+    pub store: Arc<dyn Store>,
+    /// How far this host is.
+    pub board: Board,
+    /// What the programs reported.
+    pub observer: Arc<Observer>,
+    /// What is in force.
+    pub plan: watch::Receiver<Arc<NodePlan>>,
+    /// Where orders for the reconciler go.
+    pub orders: mpsc::Sender<Order>,
+    /// Where the tables are.
+    pub pins: Pins,
+}
+
+impl Service {
+    /// The use cases of `host`.
+    pub fn new(host: HostName, parts: Parts) -> Self {
+        let Parts { store, board, observer, plan, orders, pins } = parts;
+        let snapshots = store.watch();
+        Self {
+            host,
+            store,
+            snapshots,
+            board,
+            observer,
+            plan,
+            orders,
+            pins,
+            started: SystemTime::now(),
+            attaching: Mutex::new(()),
+        }
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshots.borrow())
+    }
+
+    fn plan(&self) -> Arc<NodePlan> {
+        Arc::clone(&self.plan.borrow())
+    }
+
+    async fn change(&self, change: Change) -> Result<Revision, Refusal> {
+        self.store.change(change).await.map_err(refusal)
+    }
+
+    /// Waits until a revision is in force here. Says whether it is.
+    async fn reached(&self, revision: Revision) -> bool {
+        self.board.wait(PATIENCE, |status| status.revision >= revision.0).await.is_some()
+    }
+}
+
+fn refusal(error: ChangeError) -> Refusal {
+    let kind = match &error {
+        ChangeError::Faults(_) => Kind::Invalid,
+        ChangeError::NotFound(_) => Kind::NotFound,
+        ChangeError::InUse(_) | ChangeError::Broken(_) => Kind::Conflict,
+        ChangeError::Storage(_) => Kind::Unavailable,
+    };
+    Refusal::new(kind, error.to_string())
+}

@@ -1,0 +1,97 @@
+//! Names for what the tables hold by number.
+
+use std::net::IpAddr;
+
+use weft_common::{
+    addr::Ip,
+    header::protocol,
+    id::{AppId, Identity, PeerId, RoleId},
+    route::{Hop, HopKind},
+};
+
+use crate::front::api::dto::side::{RuleMention, Side};
+use crate::model::{app::App, cluster::Cluster};
+use crate::plan::NodePlan;
+
+/// Gives names under one state of the cluster.
+pub(super) struct Names<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) plan: &'a NodePlan,
+}
+
+impl Names<'_> {
+    pub(super) fn app(&self, number: AppId) -> Option<&App> {
+        self.cluster.apps.values().find(|app| app.number == number)
+    }
+
+    /// The app's name, or what stands in its place.
+    pub(super) fn app_name(&self, number: AppId) -> String {
+        match number {
+            AppId::ANY => "any".to_owned(),
+            AppId::HOST => "host".to_owned(),
+            AppId::OUTSIDE => "outside".to_owned(),
+            _ => self.app(number).map_or_else(|| format!("#{}", number.0), |app| app.name.to_string()),
+        }
+    }
+
+    pub(super) fn role_name(&self, identity: Identity) -> Option<String> {
+        match identity.role {
+            RoleId::NONE | RoleId::ANY | RoleId::UNKNOWN => None,
+            role => {
+                let named = self.app(identity.app).and_then(|app| app.roles.iter().find(|(_, number)| **number == role));
+                Some(named.map_or_else(|| format!("#{}", role.0), |(name, _)| name.to_string()))
+            }
+        }
+    }
+
+    /// `shop/web`, `shop`, `host`.
+    pub(super) fn identity(&self, identity: Identity) -> String {
+        let app = self.app_name(identity.app);
+        self.role_name(identity).map_or_else(|| app.clone(), |role| format!("{app}/{role}"))
+    }
+
+    /// One end of a flow or a packet.
+    pub(super) fn side(&self, identity: Identity, addr: Option<Ip>, port: Option<u16>) -> Side {
+        let address = addr.filter(|addr| *addr != Ip::NONE).map(Ip::to_std);
+        let endpoint = address.and_then(|addr| self.cluster.holder(addr));
+        Side {
+            app: (identity.app != AppId::ANY).then(|| self.app_name(identity.app)),
+            role: self.role_name(identity),
+            name: endpoint.map(|endpoint| endpoint.key.name.to_string()),
+            address: address.map(|addr: IpAddr| addr.to_string()),
+            port,
+        }
+    }
+
+    /// The rule with this number; none for a default.
+    pub(super) fn rule(&self, number: u32) -> Option<RuleMention> {
+        let rule = self.plan.policy.names.get(&number)?;
+        Some(RuleMention::of(Some(number), rule))
+    }
+
+    pub(super) fn peer(&self, id: PeerId) -> String {
+        self.plan.peer_names.get(&id).map_or_else(|| format!("peer #{}", id.0), ToString::to_string)
+    }
+
+    pub(super) fn hop(&self, hop: Hop) -> String {
+        match hop.kind() {
+            HopKind::Local => "local".to_owned(),
+            HopKind::Peer => format!("peer {}", self.peer(PeerId(hop.index))),
+            HopKind::Host => "host".to_owned(),
+            HopKind::Nowhere => "nowhere".to_owned(),
+        }
+    }
+}
+
+/// The word for a transport protocol.
+pub(super) fn protocol_name(number: u8) -> String {
+    match number {
+        protocol::ICMP => "icmp".to_owned(),
+        protocol::IGMP => "igmp".to_owned(),
+        protocol::TCP => "tcp".to_owned(),
+        protocol::UDP => "udp".to_owned(),
+        protocol::ICMPV6 => "icmpv6".to_owned(),
+        protocol::SCTP => "sctp".to_owned(),
+        other => format!("protocol {other}"),
+    }
+}
