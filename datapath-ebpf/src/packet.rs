@@ -74,10 +74,13 @@ impl Skb {
     /// Whether a VXLAN device took it off a tunnel.
     #[inline(always)]
     pub fn is_tunnelled(&self) -> bool {
-        // The shortest form of `struct bpf_tunnel_key`, of 4.3: id, IPv4 address, tos, ttl.
-        let mut key = [0_u32; 3];
-        // SAFETY: the helper writes at most the size it is given.
-        unsafe { bpf_skb_get_tunnel_key(self.raw, key.as_mut_ptr().cast(), 12, 0) == 0 }
+        // `struct bpf_tunnel_key` up to its label, a size that every kernel since 4.4 takes.
+        let mut key = [0_u32; 6];
+        // SAFETY: the helper writes at most the size it is given. It wants to be told the family.
+        let found = |key: &mut [u32; 6], flags| unsafe {
+            bpf_skb_get_tunnel_key(self.raw, key.as_mut_ptr().cast(), size_of::<[u32; 6]>() as u32, flags) == 0
+        };
+        found(&mut key, 0) || found(&mut key, BPF_F_TUNINFO_IPV6)
     }
 
     /// Copies the bytes at `at` into `to`.

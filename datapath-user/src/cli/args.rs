@@ -292,9 +292,9 @@ pub struct Drops {
 /// Which tables.
 #[derive(Clone, Debug, Args)]
 pub struct Maps {
-    /// All entries of this one; without it, all tables and only what differs
+    /// All entries of this one; without it, all tables and only the entries that differ
     pub name: Option<String>,
-    /// Not more entries of a table than so many [default: 1000]
+    /// Not more entries of a table than so many [default: 200]
     #[arg(long, value_name = "N")]
     pub limit: Option<u32>,
 }

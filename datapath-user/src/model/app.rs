@@ -59,8 +59,22 @@ impl App {
     /// An app with the numbers that its names give, and the usual defaults.
     pub fn new(name: AppName, prefixes: Vec<Prefix>, roles: impl IntoIterator<Item = RoleName>) -> Self {
         let number = Self::number_of(&name);
-        let roles = roles.into_iter().map(|role| (role.clone(), Self::role_number_of(&role))).collect();
-        Self { name, number, prefixes, roles, defaults: Defaults::default() }
+        let mut app = Self { name, number, prefixes, roles: BTreeMap::new(), defaults: Defaults::default() };
+        for role in roles {
+            app.add_role(role, None);
+        }
+        app
+    }
+
+    /// Gives it a number. Whether it can have it is for [`super::check`] to say.
+    pub fn set_number(&mut self, raw: u32) {
+        self.number = AppId(raw);
+    }
+
+    /// Adds a role, with the number that its name gives unless there is another. Whether it was not there yet.
+    pub fn add_role(&mut self, name: RoleName, number: Option<u16>) -> bool {
+        let number = number.map_or_else(|| Self::role_number_of(&name), RoleId);
+        self.roles.insert(name, number).is_none()
     }
 
     /// The number of an app that was given none: the same on every host, always.

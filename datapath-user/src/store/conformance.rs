@@ -171,8 +171,8 @@ conformance! {
 
     async fn an_app_comes_and_goes_with_its_blocks(lab: Lab) {
         let mut wiki = example::app("wiki", &["10.3.0.0/16"], &["web", "db"]);
-        wiki.number = weft_common::id::AppId(77);
-        wiki.roles.insert("db".parse().unwrap(), weft_common::id::RoleId(5));
+        wiki.set_number(77);
+        wiki.add_role("db".parse().unwrap(), Some(5));
         wiki.defaults.from_apps = crate::model::app::Gate::Open;
         wiki.defaults.to_outside = crate::model::app::Gate::Closed;
         let blocks: BTreeMap<_, _> = [1, 2].map(|n| (format!("h{n}").parse().unwrap(), vec![format!("10.3.{n}.0/24").parse().unwrap()])).into();

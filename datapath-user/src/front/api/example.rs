@@ -362,10 +362,10 @@ pub(crate) fn map_list() -> MapList {
         max: 262_144,
         desired: Some(3),
         entries: vec![
-            entry("10.1.0.7/32", "local link 12 shop/web", Compared::Same, None),
-            entry("10.1.0.8/32", "local link 13 shop", Compared::Missing, None),
             entry("10.1.0.9/32", "local link 9 shop", Compared::Extra, None),
             entry("10.2.0.0/24", "peer h3", Compared::Different, Some("peer h2")),
+            entry("10.1.0.8/32", "", Compared::Missing, Some("local link 13 shop")),
+            entry("10.1.0.7/32", "local link 12 shop/web", Compared::Same, None),
         ],
         left_out: 1,
     };

@@ -4,6 +4,8 @@
 
 pub mod access;
 pub mod client;
+#[cfg(test)]
+pub(crate) mod double;
 pub mod dto;
 #[cfg(test)]
 pub(crate) mod example;

@@ -113,19 +113,21 @@ fn add_app(document: &mut DocumentMut, app: &App) -> Result<()> {
         table.insert("number", value(i64::from(number.0)));
     }
     table.insert("prefixes", value(texts(prefixes)));
-    if !roles.is_empty() {
-        let role = |(name, number): (&crate::model::name::RoleName, &weft_common::id::RoleId)| {
-            if *number == App::role_number_of(name) {
-                return Value::from(name.as_str());
-            }
-            let mut role = InlineTable::new();
-            role.insert("name", name.as_str().into());
-            role.insert("number", i64::from(number.0).into());
-            Value::from(role)
-        };
-        table.insert("roles", value(roles.iter().map(role).collect::<Array>()));
+    let mut named = Array::new();
+    for (role, number) in roles {
+        if *number == App::role_number_of(role) {
+            named.push(role.as_str());
+            continue;
+        }
+        let mut both = InlineTable::new();
+        both.insert("name", role.as_str().into());
+        both.insert("number", i64::from(number.0).into());
+        named.push(both);
     }
-    for ((key, gate), (_, usual)) in gates(defaults).into_iter().zip(gates(&Defaults::default())) {
+    if !named.is_empty() {
+        table.insert("roles", value(named));
+    }
+    for ((key, gate), (_, usual)) in gates(*defaults).into_iter().zip(gates(Defaults::default())) {
         if gate != usual {
             table.insert(key, value(gate.name()));
         }
@@ -136,8 +138,8 @@ fn add_app(document: &mut DocumentMut, app: &App) -> Result<()> {
 }
 
 /// Each default with its key.
-fn gates(defaults: &Defaults) -> [(&'static str, Gate); 4] {
-    let Defaults { inside, from_apps, from_host, to_outside } = *defaults;
+fn gates(defaults: Defaults) -> [(&'static str, Gate); 4] {
+    let Defaults { inside, from_apps, from_host, to_outside } = defaults;
     [("inside", inside), ("from_apps", from_apps), ("from_host", from_host), ("to_outside", to_outside)]
 }
 

@@ -28,7 +28,6 @@ use serde::{
     de::{self, MapAccess, SeqAccess, Visitor, value},
 };
 use toml::Spanned;
-use weft_common::id::{AppId, RoleId};
 
 use crate::model::{
     app::{App, Defaults, Gate},
@@ -36,7 +35,7 @@ use crate::model::{
     cluster::{Cluster, Settings},
     host::Host,
     invalid::Invalid,
-    name::{AppName, HostName},
+    name::{AppName, HostName, RoleName},
     rule::{Rule, Source},
 };
 
@@ -186,7 +185,7 @@ impl Reader<'_> {
         self.places.insert(Place::App(app.name.clone()), name.span().start);
         if let Some(number) = number {
             self.places.insert(Place::App(app.name.clone()), number.span().start);
-            app.number = AppId(number.into_inner());
+            app.set_number(number.into_inner());
         }
         for (at, prefix) in prefixes.iter().enumerate() {
             self.places.insert(Place::AppPrefix(app.name.clone(), at), prefix.span().start);
@@ -194,10 +193,9 @@ impl Reader<'_> {
         }
         for entry in &roles {
             let at = entry.span().start;
-            let role = entry.get_ref().name.parse().map_err(|error| wrong(at, error))?;
-            let number = entry.get_ref().number.map_or_else(|| App::role_number_of(&role), RoleId);
+            let role: RoleName = entry.get_ref().name.parse().map_err(|error| wrong(at, error))?;
             self.places.insert(Place::Role(app.name.clone(), role.clone()), at);
-            if app.roles.insert(role, number).is_some() {
+            if !app.add_role(role, entry.get_ref().number) {
                 return Err((at, format!("app {} has this role twice", app.name)));
             }
         }

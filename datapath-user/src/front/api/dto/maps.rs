@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ShowMaps {
-    /// Which, with all its entries; without it all, with the entries that differ.
+    /// Which; without it all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Not more entries than so many of each; without it, 1000.
+    /// Not more entries than so many of each; without it, some hundred.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
 }
@@ -35,7 +35,7 @@ pub struct Map {
     /// What it should hold; none if its content is not planned, as that of flows and counters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired: Option<u64>,
-    /// Entries.
+    /// Entries, those that differ first.
     pub entries: Vec<Entry>,
     /// Entries that the limit left out.
     pub left_out: u64,
@@ -46,11 +46,11 @@ pub struct Map {
 pub struct Entry {
     /// Its key, in words.
     pub key: String,
-    /// Its value, in words; what it should be if it is missing.
+    /// Its value, in words; empty if it is missing.
     pub value: String,
     /// How it compares to what should be there.
     pub compared: Compared,
-    /// What the value should be, if it differs.
+    /// What the value should be, if it differs or is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired: Option<String>,
 }

@@ -1,0 +1,341 @@
+//! From arguments to an exit status.
+
+use std::{
+    env,
+    ffi::OsString,
+    fmt,
+    io::{self, BufRead as _, IsTerminal as _, Write as _},
+    process::ExitCode,
+    time::SystemTime,
+};
+
+use clap::{CommandFactory as _, Parser as _};
+use serde::Serialize;
+use weft_common::policy::Action;
+
+use super::{
+    app,
+    args::{self, Cli, Command, When},
+    drops, endpoint, flow, json,
+    maps::{self, Shown},
+    page::{Colour, Page, escape},
+    policy, state, why, words,
+};
+use crate::front::api::{
+    Call,
+    client::{Client, ClientError},
+    dto::{
+        apps::{AddApp, DefaultsChange, ListApps, RemoveApp, ShowApp},
+        drops::{FollowDrops, ListDrops},
+        endpoints::{Attach, Detach, ListEndpoints, wanted},
+        flows::{ListFlows, ListTraffic},
+        maps::ShowMaps,
+        naming::{Gateway, WhichRule},
+        rules::{AddRule, ListRules, RemoveRule, ShowPolicy},
+        side::Decision,
+        state::{CheckResult, Diagnose, GetStatus, ListPeers, Reset},
+        time::Timestamp,
+    },
+};
+use crate::model::invalid::Invalid;
+
+/// How it ended. The numbers are the exit status that the help promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Done = 0,
+    NotDone = 1,
+    Usage = 2,
+    No = 3,
+    Contradiction = 4,
+}
+
+/// Why it was not done.
+#[derive(Debug)]
+enum Failure {
+    /// The command line.
+    Usage(Invalid),
+    /// The daemon, or the way to it.
+    Daemon(ClientError),
+    /// The terminal or the pipe.
+    Output(io::Error),
+    /// All that there is to say.
+    Sentence(&'static str),
+}
+
+/// Where the answer goes, and in which form.
+struct Screen {
+    json: bool,
+    colour: Colour,
+    now: Timestamp,
+}
+
+/// Does what the arguments say.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(words::without_arrows(args)) {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error).into(),
+    };
+    let failed = match perform(&cli) {
+        Ok(outcome) => return outcome.into(),
+        Err(failed) => failed,
+    };
+    if failed.is_broken_pipe() {
+        // Whoever reads has seen enough.
+        return Outcome::Done.into();
+    }
+    // Nobody is left to be told if this fails.
+    let _told = writeln!(io::stderr(), "weft: {}", escape(&failed.to_string()));
+    failed.outcome().into()
+}
+
+/// Help and version are asked for and go to standard output; the rest is an error.
+fn explain(error: &clap::Error) -> Outcome {
+    let text = error.render();
+    if error.use_stderr() {
+        // It repeats arguments, which may come from anywhere.
+        for line in text.to_string().lines() {
+            let _told = writeln!(io::stderr(), "{}", escape(line));
+        }
+        return Outcome::Usage;
+    }
+    match error.print() {
+        Ok(()) => Outcome::Done,
+        Err(_) => Outcome::NotDone,
+    }
+}
+
+fn perform(cli: &Cli) -> Result<Outcome, Failure> {
+    if let Command::Completions { shell } = cli.command {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "weft", &mut script);
+        io::stdout().write_all(&script).map_err(Failure::Output)?;
+        return Ok(Outcome::Done);
+    }
+    if let Command::Reset(args::Reset { yes: false }) = cli.command {
+        confirm()?;
+    }
+    let screen = Screen { json: cli.json, colour: colour(cli.color), now: SystemTime::now().into() };
+    let client = Client::new(cli.socket(env::var_os("WEFT_SOCKET")));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Output)?;
+    let mut out = io::stdout();
+    runtime.block_on(ask(&cli.command, &mut Asking { client: &client, screen: &screen, out: &mut out }))
+}
+
+async fn ask(command: &Command, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
+    let now = asking.screen.now;
+    match command {
+        Command::App(command) => app(command, asking).await,
+        Command::Attach(args) => asking.show(&attach(args)?, endpoint::attached).await,
+        Command::Detach(args::Detach { what, app }) => {
+            let request = Detach { what: what.clone(), app: app.clone() };
+            asking.show(&request, endpoint::detached).await
+        }
+        Command::Ps => asking.show(&ListEndpoints {}, |page, answer| endpoint::list(page, answer, now)).await,
+        Command::Allow(args) => rule(Action::Allow, args, asking).await,
+        Command::Deny(args) => rule(Action::Deny, args, asking).await,
+        Command::Reject(args) => rule(Action::Reject, args, asking).await,
+        Command::Policy(args::Policy::Ls) => asking.show(&ListRules {}, policy::list).await,
+        Command::Policy(args::Policy::Show { app }) => {
+            asking.show(&ShowPolicy { app: app.clone() }, policy::show).await
+        }
+        Command::Policy(args::Policy::Rm { rule }) => remove(rule.clone(), asking).await,
+        Command::Why(args) => why(args, asking).await,
+        Command::Flows(args) => asking.show(&flows(args), flow::list).await,
+        Command::Drops(args::Drops { follow: true }) => follow(asking).await,
+        Command::Drops(args::Drops { follow: false }) => {
+            asking.show(&ListDrops {}, |page, answer| drops::list(page, answer, now)).await
+        }
+        Command::Traffic => asking.show(&ListTraffic {}, flow::traffic).await,
+        Command::Peers => asking.show(&ListPeers {}, state::peers).await,
+        Command::Status => asking.show(&GetStatus {}, |page, answer| state::status(page, answer, now)).await,
+        Command::Maps(args::Maps { name, limit }) => {
+            let shown = if name.is_some() { Shown::All } else { Shown::Differing };
+            let request = ShowMaps { name: name.clone(), limit: *limit };
+            asking.show(&request, |page, answer| maps::list(page, answer, shown)).await
+        }
+        Command::Doctor => {
+            let answer = asking.answer(&Diagnose {}, state::diagnosis).await?;
+            Ok(match state::worst(&answer) {
+                CheckResult::Ok | CheckResult::Warn => Outcome::Done,
+                CheckResult::Fail => Outcome::No,
+            })
+        }
+        Command::Reset(_) => {
+            let answer = asking.answer(&Reset {}, state::reset).await?;
+            Ok(if answer.left.is_empty() { Outcome::Done } else { Outcome::NotDone })
+        }
+        // Needs no daemon and was done before.
+        Command::Completions { .. } => Ok(Outcome::Done),
+    }
+}
+
+/// Whom to ask, and where to show what comes.
+struct Asking<'a> {
+    client: &'a Client,
+    screen: &'a Screen,
+    out: &'a mut dyn io::Write,
+}
+
+impl Asking<'_> {
+    /// Asks and shows.
+    async fn show<R: Call>(
+        &mut self,
+        request: &R,
+        print: impl FnOnce(&mut Page, &R::Answer),
+    ) -> Result<Outcome, Failure> {
+        self.answer(request, print).await?;
+        Ok(Outcome::Done)
+    }
+
+    /// Asks and shows, for a status that depends on the answer.
+    async fn answer<R: Call>(
+        &mut self,
+        request: &R,
+        print: impl FnOnce(&mut Page, &R::Answer),
+    ) -> Result<R::Answer, Failure> {
+        let answer = self.client.call(request).await.map_err(Failure::Daemon)?;
+        let text = self.screen.text(&answer, print)?;
+        self.out.write_all(text.as_bytes()).map_err(Failure::Output)?;
+        Ok(answer)
+    }
+}
+
+impl Screen {
+    fn text<A: Serialize>(&self, answer: &A, print: impl FnOnce(&mut Page, &A)) -> Result<String, Failure> {
+        if self.json {
+            return json::document(answer).map_err(|error| Failure::Output(error.into()));
+        }
+        let mut page = Page::new(self.colour);
+        print(&mut page, answer);
+        Ok(page.into_text())
+    }
+}
+
+async fn app(command: &args::App, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
+    let now = asking.screen.now;
+    match command {
+        args::App::Ls => asking.show(&ListApps {}, app::list).await,
+        args::App::Show { name } => {
+            let request = ShowApp { name: name.clone() };
+            asking.show(&request, |page, answer| app::detail(page, answer, now)).await
+        }
+        args::App::Rm { name } => asking.show(&RemoveApp { name: name.clone() }, app::changed).await,
+        args::App::Add(args) => {
+            let args::AddApp { name, prefix, role, inside, from_apps, from_host, to_outside } = args.clone();
+            let defaults = DefaultsChange { inside, from_apps, from_host, to_outside };
+            asking.show(&AddApp { name, prefixes: prefix, roles: role, defaults }, app::changed).await
+        }
+    }
+}
+
+fn attach(args: &args::Attach) -> Result<Attach, Failure> {
+    let args::Attach { target, app, role, name, ip, ifname, mac, gateway, no_default_route } = args.clone();
+    Ok(Attach {
+        target,
+        app,
+        role,
+        name,
+        ips: wanted(ip).map_err(Failure::Usage)?,
+        ifname,
+        mac,
+        gateway: if no_default_route { Gateway::None } else { gateway },
+    })
+}
+
+async fn rule(action: Action, args: &args::Rule, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
+    let args::Rule { words, precedence, name, remove } = args;
+    let rule = words::rule(action, words, *precedence, name.as_ref()).map_err(Failure::Usage)?;
+    if *remove {
+        return self::remove(WhichRule::Says(Box::new(rule)), asking).await;
+    }
+    asking.show(&AddRule { rule }, |page, answer| policy::change(page, answer, "added")).await
+}
+
+async fn remove(rule: WhichRule, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
+    asking.show(&RemoveRule { rule }, |page, answer| policy::change(page, answer, "removed")).await
+}
+
+async fn why(args: &args::Why, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
+    let question = words::question(&args.words, args.live).map_err(Failure::Usage)?;
+    let answer = asking.answer(&question, why::answer).await?;
+    Ok(match (answer.live, answer.decision) {
+        (Some(live), _) if !live.agrees => Outcome::Contradiction,
+        (_, Decision::Allow) => Outcome::Done,
+        (_, Decision::Deny | Decision::Reject) => Outcome::No,
+    })
+}
+
+fn flows(args: &args::Flows) -> ListFlows {
+    let args::Flows { app, endpoint, address, port, protocol, limit } = args.clone();
+    ListFlows { app, endpoint, address, port, protocol, limit }
+}
+
+async fn follow(Asking { client, screen, out }: &mut Asking<'_>) -> Result<Outcome, Failure> {
+    let mut following = client.follow_drops(&FollowDrops {}).await.map_err(Failure::Daemon)?;
+    while let Some(dropped) = following.next().await.map_err(Failure::Daemon)? {
+        let line = if screen.json {
+            json::line(&dropped).map_err(|error| Failure::Output(error.into()))?
+        } else {
+            let mut page = Page::new(screen.colour);
+            drops::one(&mut page, &dropped, None);
+            page.into_text()
+        };
+        out.write_all(line.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Output)?;
+    }
+    Err(Failure::Sentence("weftd has ended, and with it the drops"))
+}
+
+/// Asks somebody at the terminal whether it is meant.
+fn confirm() -> Result<(), Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::Sentence("reset removes all of weft from this host: say --yes if that is meant"));
+    }
+    let mut err = io::stderr();
+    let question = "This removes all of weft from this host; its containers lose their network. Type yes to go on: ";
+    err.write_all(question.as_bytes()).and_then(|()| err.flush()).map_err(Failure::Output)?;
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line).map_err(Failure::Output)?;
+    if line.trim() == "yes" { Ok(()) } else { Err(Failure::Sentence("nothing was removed")) }
+}
+
+fn colour(when: When) -> Colour {
+    let unwanted = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    match when {
+        When::Always => Colour::On,
+        When::Auto if io::stdout().is_terminal() && !unwanted("NO_COLOR") => Colour::On,
+        When::Auto | When::Never => Colour::Off,
+    }
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(outcome as u8)
+    }
+}
+
+impl Failure {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Usage(_) => Outcome::Usage,
+            Self::Daemon(_) | Self::Output(_) | Self::Sentence(_) => Outcome::NotDone,
+        }
+    }
+
+    fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(invalid) => write!(f, "{invalid}"),
+            Self::Daemon(error) => write!(f, "{error}"),
+            Self::Output(error) => write!(f, "print: {error}"),
+            Self::Sentence(what) => f.write_str(what),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

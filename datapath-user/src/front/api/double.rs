@@ -1,0 +1,110 @@
+//! A handler for tests of the server, the client and the CLI: it gives the answers of [`example`].
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tokio::sync::{Notify, mpsc};
+
+use super::{
+    Handler,
+    dto::{
+        apps::{AddApp, AppDetail, AppList, Changed, ListApps, RemoveApp, ShowApp},
+        drops::{DropList, Dropped, FollowDrops, ListDrops},
+        endpoints::{Attach, Attached, Detach, Detached, EndpointList, ListEndpoints},
+        flows::{FlowList, ListFlows, ListTraffic, TrafficList},
+        maps::{MapList, ShowMaps},
+        rules::{AddRule, ListRules, Policy, RemoveRule, RuleChange, RuleList, ShowPolicy},
+        state::{Diagnose, Diagnosis, GetStatus, ListPeers, PeerList, Reset, ResetDone, Status},
+        why::{Why, WhyAnswer},
+    },
+    example,
+    refusal::Refusal,
+};
+
+/// A handler whose every answer is known.
+#[derive(Default)]
+pub(crate) struct Double {
+    /// What was attached.
+    pub(crate) attached: Mutex<Vec<Attach>>,
+    /// A removal has begun, and waits for this.
+    pub(crate) go: Notify,
+    pub(crate) removing: AtomicUsize,
+    pub(crate) removed: AtomicUsize,
+    pub(crate) followers: Mutex<Vec<mpsc::Sender<Dropped>>>,
+}
+
+impl Handler for Double {
+    async fn list_apps(&self, ListApps {}: ListApps) -> Result<AppList, Refusal> {
+        Ok(example::app_list())
+    }
+    async fn show_app(&self, ShowApp { name }: ShowApp) -> Result<AppDetail, Refusal> {
+        Err(Refusal::not_found(format!("there is no app {name}: see weft app ls")))
+    }
+    async fn add_app(&self, _: AddApp) -> Result<Changed, Refusal> {
+        Ok(example::changed())
+    }
+    async fn remove_app(&self, _: RemoveApp) -> Result<Changed, Refusal> {
+        self.removing.fetch_add(1, Ordering::SeqCst);
+        self.go.notified().await;
+        self.removed.fetch_add(1, Ordering::SeqCst);
+        Ok(example::changed())
+    }
+    async fn list_endpoints(&self, _: ListEndpoints) -> Result<EndpointList, Refusal> {
+        Ok(example::endpoint_list())
+    }
+    async fn attach(&self, request: Attach) -> Result<Attached, Refusal> {
+        self.attached.lock().unwrap().push(request);
+        Ok(example::attached())
+    }
+    async fn detach(&self, _: Detach) -> Result<Detached, Refusal> {
+        Ok(example::detached())
+    }
+    async fn list_rules(&self, _: ListRules) -> Result<RuleList, Refusal> {
+        Ok(example::rule_list())
+    }
+    async fn add_rule(&self, _: AddRule) -> Result<RuleChange, Refusal> {
+        Ok(example::rule_change())
+    }
+    async fn remove_rule(&self, _: RemoveRule) -> Result<RuleChange, Refusal> {
+        Ok(example::rule_change())
+    }
+    async fn show_policy(&self, ShowPolicy { app }: ShowPolicy) -> Result<Policy, Refusal> {
+        assert_ne!(app.as_str(), "panic", "a handler that fails");
+        Ok(example::policy())
+    }
+    async fn why(&self, _: Why) -> Result<WhyAnswer, Refusal> {
+        Ok(example::why())
+    }
+    async fn list_flows(&self, _: ListFlows) -> Result<FlowList, Refusal> {
+        Ok(example::flow_list())
+    }
+    async fn list_traffic(&self, _: ListTraffic) -> Result<TrafficList, Refusal> {
+        Ok(example::traffic_list())
+    }
+    async fn list_drops(&self, _: ListDrops) -> Result<DropList, Refusal> {
+        Ok(example::drop_list())
+    }
+    async fn follow_drops(&self, _: FollowDrops) -> Result<mpsc::Receiver<Dropped>, Refusal> {
+        let (sender, receiver) = mpsc::channel(4);
+        sender.send(example::dropped()).await.unwrap();
+        self.followers.lock().unwrap().push(sender);
+        Ok(receiver)
+    }
+    async fn list_peers(&self, _: ListPeers) -> Result<PeerList, Refusal> {
+        Ok(example::peer_list())
+    }
+    async fn status(&self, _: GetStatus) -> Result<Status, Refusal> {
+        Ok(example::status())
+    }
+    async fn show_maps(&self, _: ShowMaps) -> Result<MapList, Refusal> {
+        Ok(example::map_list())
+    }
+    async fn diagnose(&self, _: Diagnose) -> Result<Diagnosis, Refusal> {
+        Ok(example::diagnosis())
+    }
+    async fn reset(&self, _: Reset) -> Result<ResetDone, Refusal> {
+        Ok(example::reset_done())
+    }
+}
