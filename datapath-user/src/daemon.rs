@@ -60,7 +60,7 @@ pub async fn run(config: Config) -> Result<()> {
     let observer = Arc::new(Observer::new());
     let snapshots = store.watch();
     let first = Arc::clone(&snapshots.borrow());
-    let reconciler = Reconciler::new(config.host.clone(), pins.clone(), &first.cluster, board.clone())?;
+    let reconciler = Reconciler::new(config.host.clone(), pins.clone(), &config.state, &first.cluster, board.clone())?;
     let (orders, inbox) = mpsc::channel(16);
     let (plans, plan) = watch::channel(Arc::new(NodePlan::default()));
 

@@ -106,7 +106,8 @@ impl Cluster {
     /// As [`Self::attach`], with a namespace that is there already.
     pub(crate) fn attach_namespace(&self, wanted: &Wanted<'_>, namespace: Netns) -> Result<Container> {
         let &Wanted { host, app, role, name } = wanted;
-        let number = self.apps.iter().position(|known| known == app).with_context(|| format!("there is no app {app}"))?;
+        let number =
+            self.apps.iter().position(|known| known == app).with_context(|| format!("there is no app {app}"))?;
         let (v4, v6) = self.next_addresses(host, number);
         let (path, v4_text, v6_text) = (namespace.path(), v4.to_string(), v6.to_string());
         let path = path.to_str().context("a namespace has a path that is no text")?;

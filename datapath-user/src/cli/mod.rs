@@ -21,3 +21,6 @@ mod why;
 mod words;
 
 pub use run::run;
+
+#[cfg(test)]
+mod tests;

@@ -9,10 +9,12 @@
 mod delta;
 mod devices;
 mod flows;
+mod switches;
 mod tables;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -21,7 +23,7 @@ use anyhow::{Context as _, Result};
 use weft_common::table;
 
 use crate::kernel::{
-    attach::{Attached, Attacher, Change, Order, Place},
+    attach::{Attached, Attacher, Change, Order, Place, remove_empty_clsact},
     inject::Injector,
     link::{self, Link, LinkKind},
     load::{Loaded, Object, Program},
@@ -36,6 +38,7 @@ use crate::status::{Board, EndpointState, Status};
 
 use devices::{Devices, Made, net};
 use flows::Fate;
+use switches::Switches;
 use tables::Tables;
 
 /// Reconciles one host.
@@ -48,6 +51,9 @@ pub struct Reconciler {
     flows: Map<table::Flows>,
     devices: Devices,
     injector: Injector,
+    switches: Switches,
+    /// Names of the interfaces that lead to peers.
+    uplinks: BTreeSet<String>,
     /// The plan of the last pass: what the kernel has, but for drift.
     running: Arc<NodePlan>,
     /// Whether a pass has ended: from then on what differs without a change of plan is drift.
@@ -75,7 +81,8 @@ const WHOLE_SHARE: u32 = 200;
 
 impl Reconciler {
     /// Loads the programs, takes over what an earlier daemon left, and finds out which numbers are in use.
-    pub fn new(host: HostName, pins: Pins, cluster: &Cluster, board: Board) -> Result<Self> {
+    /// What was changed on the host is noted in the folder `state`, to be changed back by a reset.
+    pub fn new(host: HostName, pins: Pins, state: &Path, cluster: &Cluster, board: Board) -> Result<Self> {
         let loaded = Object::embedded().load(&pins).context("load the programs")?;
         let tables = Tables::open(&pins)?;
         let before = tables.read().context("read the tables of an earlier daemon")?;
@@ -90,6 +97,8 @@ impl Reconciler {
             tables,
             devices: Devices::new()?,
             injector: Injector::new()?,
+            switches: Switches::open(state),
+            uplinks: BTreeSet::new(),
             running: Arc::new(NodePlan { ids, ..NodePlan::default() }),
             settled: false,
             whole_at: Instant::now(),
@@ -197,7 +206,9 @@ impl Reconciler {
         let present: BTreeSet<&str> = links.iter().map(|link| link.name.as_str()).collect();
         let uplinks: BTreeSet<u32> = self.running.peers.values().map(|peer| peer.uplink).collect();
         let mut want: BTreeMap<(String, Place), Program> = BTreeMap::new();
-        for uplink in links.iter().filter(|link| uplinks.contains(&link.index)) {
+        let uplinks: Vec<&Link> = links.iter().filter(|link| uplinks.contains(&link.index)).collect();
+        self.uplinks = uplinks.iter().map(|uplink| uplink.name.clone()).collect();
+        for uplink in uplinks {
             want.insert((uplink.name.clone(), Place::Ingress), Program::FROM_UNDERLAY);
             if can_be_guarded(uplink) {
                 want.insert((uplink.name.clone(), Place::Xdp), Program::GUARD);
@@ -250,8 +261,15 @@ impl Reconciler {
                 Ok(_) => {}
                 Err(error) => pass.fail(&error),
             }
-            pass.tried(sysctl::forward_ipv4(link::GATEWAY));
-            pass.tried(sysctl::loosen_source_check(link::GATEWAY));
+            pass.tried(self.switches.set(sysctl::loosen_source_check(link::GATEWAY)));
+            pass.tried(self.switches.set(sysctl::forward_ipv4(link::GATEWAY)));
+            if gateway.addresses.iter().any(std::net::IpAddr::is_ipv6) {
+                pass.tried(self.switches.set(sysctl::forward_ipv6()));
+            }
+            // What comes back from outside comes in by an uplink.
+            for uplink in self.uplinks.clone() {
+                pass.tried(self.switches.set(sysctl::forward_ipv4(&uplink)));
+            }
         }
         for (name, veth) in &plan.links.veths {
             if pass.endpoints.contains_key(&veth.endpoint) {
@@ -312,6 +330,10 @@ impl Reconciler {
         removed.push(format!("gateway device {} with its addresses and routes", link::GATEWAY));
         Masquerade::remove()?;
         removed.push("nftables table weft".to_owned());
+        removed.extend(self.switches.restore()?.into_iter().map(|key| format!("our value of sysctl net/{key}")));
+        for uplink in &self.uplinks {
+            remove_empty_clsact(uplink)?;
+        }
         for pins in self.pins.others()?.into_iter().chain([self.pins.clone()]) {
             pins.remove()?;
             removed.push(format!("pins at {pins}"));

@@ -27,6 +27,11 @@ pub trait Store: Send + Sync {
     /// The state in force, and every one after it; some between two looks may be skipped.
     fn watch(&self) -> watch::Receiver<Arc<Snapshot>>;
 
+    /// The state in force.
+    fn now(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.watch().borrow())
+    }
+
     /// Makes a change, and says in which revision it is. A change that changes nothing is in the one in force.
     /// Once started it is finished, also if nobody waits for it.
     fn change(&self, change: Change) -> BoxFuture<'_, Result<Revision, ChangeError>>;

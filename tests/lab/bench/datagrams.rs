@@ -126,7 +126,10 @@ fn try_rate(client: &UdpSocket, received: &AtomicU64, pace: Option<f64>, time: D
     let elapsed = started.elapsed().as_secs_f64();
 
     let arrived = settled(received) - before;
-    Ok(Trial { rate: super::number(arrived) / elapsed, loss: 1.0 - super::number(arrived) / super::number(sent.max(1)) })
+    Ok(Trial {
+        rate: super::number(arrived) / elapsed,
+        loss: 1.0 - super::number(arrived) / super::number(sent.max(1)),
+    })
 }
 
 /// The count when it has not changed for a while.

@@ -21,7 +21,8 @@ pub(super) struct Ground {
     pub(super) features: Vec<String>,
     // Dropped after the pairs: daemons, then the hosts they run on.
     woven: Vec<Woven>,
-    _underlay: Underlay,
+    /// Of the hosts without weft.
+    underlay: Underlay,
 }
 
 /// What VXLAN adds: inner Ethernet, outer IPv4, UDP and VXLAN headers.
@@ -35,7 +36,7 @@ impl Ground {
     pub(super) fn build(segment: Segment, settings: &[Setting]) -> Result<Self> {
         let underlay = joined(segment);
         let features = machine::features(underlay.host(0), UPLINK);
-        let mut ground = Self { pairs: BTreeMap::new(), features, woven: Vec::new(), _underlay: underlay };
+        let mut ground = Self { pairs: BTreeMap::new(), features, woven: Vec::new(), underlay };
         for &setting in settings {
             ground.add(setting, segment).with_context(|| format!("build the setting {setting}"))?;
         }
@@ -52,8 +53,8 @@ impl Ground {
             return Ok(());
         }
         let pair = match setting {
-            Setting::Host => host_to_host(&self._underlay)?,
-            Setting::Vxlan => vxlan(&self._underlay, segment.mtu - OVERHEAD),
+            Setting::Host => host_to_host(&self.underlay)?,
+            Setting::Vxlan => vxlan(&self.underlay, segment.mtu - OVERHEAD),
             Setting::Veth => veth(segment.mtu),
             Setting::Weft { rules } => self.woven(rules, segment)?.across(),
             Setting::Local => self.woven(0, segment)?.local()?,
@@ -64,13 +65,11 @@ impl Ground {
 
     /// The hosts with this number of rules, built when they are first asked for.
     fn woven(&mut self, rules: u32, segment: Segment) -> Result<&Woven> {
-        let at = match self.woven.iter().position(|woven| woven.rules() == rules) {
-            Some(at) => at,
-            None => {
-                self.woven.push(Woven::build(joined(segment), rules)?);
-                self.woven.len() - 1
-            }
-        };
+        let known = self.woven.iter().position(|woven| woven.rules() == rules);
+        let at = known.unwrap_or(self.woven.len());
+        if known.is_none() {
+            self.woven.push(Woven::build(joined(segment), rules)?);
+        }
         Ok(&self.woven[at])
     }
 }

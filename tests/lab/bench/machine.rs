@@ -40,7 +40,9 @@ pub(super) fn pin(side: Side) -> Result<()> {
         Side::Server => 1 % cores,
     };
     let mut set = CpuSet::new();
-    set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).with_context(|| format!("pin to core {core}"))
+    set.set(core)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
+        .with_context(|| format!("pin to core {core}"))
 }
 
 impl Ticks {
@@ -87,7 +89,8 @@ impl Work {
 /// The directories of ksoftirqd, one a core.
 fn carriers() -> Vec<PathBuf> {
     let entries = fs::read_dir("/proc").into_iter().flatten();
-    let is_carrier = |path: &PathBuf| fs::read_to_string(path.join("comm")).is_ok_and(|name| name.starts_with("ksoftirqd/"));
+    let is_carrier =
+        |path: &PathBuf| fs::read_to_string(path.join("comm")).is_ok_and(|name| name.starts_with("ksoftirqd/"));
     entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_carrier).collect()
 }
 

@@ -80,11 +80,8 @@ pub(crate) fn run(options: &Options, interrupt: &Interrupt) -> Result<()> {
         found.extend(bench.rounds(&ground, segment, here)?);
         left = rest;
     }
-    let programs = if choice.wants(choice::PROGRAMS) && choice.wants_weft() {
-        programs::measure(interrupt)?
-    } else {
-        Vec::new()
-    };
+    let programs =
+        if choice.wants(choice::PROGRAMS) && choice.wants_weft() { programs::measure(interrupt)? } else { Vec::new() };
     let scale = if choice.wants(choice::ATTACH) && choice.wants_weft() {
         eprintln!("attaching {endpoints} endpoints");
         Some(scale::measure(*endpoints, interrupt)?)
@@ -122,7 +119,11 @@ fn number(count: u64) -> f64 {
 }
 
 /// The whole part of a place in a list.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a list has no negative and no huge places")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a list has no negative and no huge places"
+)]
 fn whole(place: f64) -> usize {
     place as usize
 }

@@ -97,22 +97,25 @@ impl Report {
 impl Conditions {
     fn text(&self) -> String {
         let Self { date, kernel, processor, rounds, seconds_a_cell, others, features } = self;
-        let others = others.map(|spread| format!(
-            "; others used {:.0} % of the machine (middle half of the rounds {:.0}-{:.0} %)",
-            spread.median * 100.0,
-            spread.low * 100.0,
-            spread.high * 100.0
-        ));
-        let mut text = format!(
+        let others = others.map(|spread| {
+            format!(
+                "; others used {:.0} % of the machine (middle half of the rounds {:.0}-{:.0} %)",
+                spread.median * 100.0,
+                spread.low * 100.0,
+                spread.high * 100.0
+            )
+        });
+        let head = format!(
             "{date}, kernel {kernel}, {processor}\n{rounds} interleaved rounds of {seconds_a_cell} s each{}\n",
             others.unwrap_or_default()
         );
-        for (underlay, features) in features {
-            let words = features.iter().filter(|feature| !feature.starts_with("tx-") || feature.starts_with("tx-checksumming"));
+        let underlays = features.iter().map(|(underlay, features)| {
+            // The details of transmit checksums follow from their sum.
+            let words = features.iter().filter(|word| !word.starts_with("tx-") || word.starts_with("tx-checksumming"));
             let words: Vec<_> = words.map(|feature| feature.replace(':', "")).collect();
-            text.push_str(&format!("ethtool -k, {underlay}: {}\n", words.join(", ")));
-        }
-        text
+            format!("ethtool -k, {underlay}: {}\n", words.join(", "))
+        });
+        std::iter::once(head).chain(underlays).collect()
     }
 }
 

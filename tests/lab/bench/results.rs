@@ -50,8 +50,7 @@ mod tests {
 
     #[test]
     fn ratios_are_taken_within_a_round() {
-        let surroundings =
-            Surroundings { family: Family::V4, underlay: Segment { mtu: 1500, offloads: Offloads::On } };
+        let surroundings = Surroundings { family: Family::V4, underlay: Segment { mtu: 1500, offloads: Offloads::On } };
         let settings = vec![Setting::Host, Setting::Vxlan];
         let mut found = Found::new(Line { surroundings, metric: Metric::Udp, settings });
         for (host, vxlan) in [(Some(10.0), Some(5.0)), (Some(100.0), Some(50.0)), (Some(1.0), None)] {

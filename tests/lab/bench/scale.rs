@@ -83,6 +83,7 @@ fn busy_seconds(host: &Host) -> Result<f64> {
     let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     // The name, in parentheses, may hold anything; utime and stime are the 12th and 13th word after it.
     let words: Vec<_> = stat.rsplit_once(')').map(|(_, words)| words.split_whitespace().collect()).unwrap_or_default();
-    let ticks: Option<u64> = words.get(11..13).and_then(|times| times.iter().map(|time| time.parse::<u64>().ok()).sum());
+    let ticks: Option<u64> =
+        words.get(11..13).and_then(|times| times.iter().map(|time| time.parse::<u64>().ok()).sum());
     Ok(number(ticks.with_context(|| format!("find the times in {path}"))?) / TICKS_PER_SECOND)
 }

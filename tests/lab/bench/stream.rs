@@ -66,10 +66,7 @@ fn window(received: &AtomicU64, time: Duration, interrupt: &Interrupt) -> Result
     if bytes == 0.0 {
         bail!("nothing arrived in {elapsed:?}");
     }
-    Ok(vec![
-        (Quantity::Throughput, bytes * 8.0 / 1e9 / elapsed.as_secs_f64()),
-        (Quantity::Work, work / (bytes / 1e9)),
-    ])
+    Ok(vec![(Quantity::Throughput, bytes * 8.0 / 1e9 / elapsed.as_secs_f64()), (Quantity::Work, work / (bytes / 1e9))])
 }
 
 /// Until the socket is shut down.

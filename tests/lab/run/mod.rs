@@ -26,8 +26,7 @@ pub(crate) struct Options {
     once: bool,
 }
 
-const APPS: [App<'static>; 2] =
-    [App { name: "shop", roles: &["web", "db"] }, App { name: "blog", roles: &["db"] }];
+const APPS: [App<'static>; 2] = [App { name: "shop", roles: &["web", "db"] }, App { name: "blog", roles: &["db"] }];
 
 /// App, role, name, host.
 const CONTAINERS: [(&str, &str, &str, usize); 4] =
@@ -116,7 +115,11 @@ impl Show {
         unexpected.extend(self.show_reach(&visiting, interrupt)?);
 
         println!("3. Without the rule, also what is already open ends: at once, and both sides are told.");
-        println!("   {} reads the clock of {}, over IPv4 and over IPv6.\n", parties[BLOG_DB].name(), parties[WEB_1].name());
+        println!(
+            "   {} reads the clock of {}, over IPv4 and over IPv6.\n",
+            parties[BLOG_DB].name(),
+            parties[WEB_1].name()
+        );
         unexpected.extend(cut::show(self, interrupt)?);
         unexpected.extend(self.show_reach(&apart, interrupt)?);
 

@@ -20,7 +20,8 @@ const UNIT: u32 = 32;
 
 /// The deepest chain of calls, in bytes. None if `frames` are not those of these instructions.
 pub(super) fn deepest(instructions: &[bpf_insn], frames: &[u32]) -> Option<u32> {
-    let calls: Vec<_> = (0..).zip(instructions).filter_map(|(at, instruction)| Some((at, called(at, instruction)?))).collect();
+    let calls: Vec<_> =
+        (0..).zip(instructions).filter_map(|(at, instruction)| Some((at, called(at, *instruction)?))).collect();
     let starts: BTreeSet<i64> = calls.iter().map(|&(_, target)| target).chain([0]).collect();
     if starts.len() != frames.len() {
         return None;
@@ -47,7 +48,7 @@ pub(super) fn deepest(instructions: &[bpf_insn], frames: &[u32]) -> Option<u32> 
 }
 
 /// Where the function begins that this instruction calls or takes the address of.
-fn called(at: i64, instruction: &bpf_insn) -> Option<i64> {
+fn called(at: i64, instruction: bpf_insn) -> Option<i64> {
     let (code, source) = (instruction.code, instruction.src_reg());
     let names = (code, source) == (CALL, OWN_FUNCTION) || (code, source) == (LOAD, ADDRESS_OF_FUNCTION);
     names.then(|| at + i64::from(instruction.imm) + 1)

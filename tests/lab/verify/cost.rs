@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow};
 use aya::EbpfLoader;
 use aya::maps::MapData;
-use aya_obj::obj::ProgramSection;
+use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
 use aya_obj::{Function, Object};
 use weft::kernel::load::{Kind, Program};
 use weft::kernel::pins::Pins;
@@ -81,7 +81,7 @@ fn cost(object: &Object, btf: Option<&OwnedFd>, program: Program) -> Outcome {
         functions: Records { bytes: &functions, size: *func_info_rec_size },
         lines: Records { bytes: &lines, size: *line_info_rec_size },
     });
-    let (kind, attach) = numbers(program.kind, &found.section);
+    let (kind, attach) = numbers(program.kind);
     let request = sys::Program { kind, attach, name: program.name, instructions, license: &found.license, types };
 
     let mut log = vec![0; STATISTICS];
@@ -103,29 +103,19 @@ fn cost(object: &Object, btf: Option<&OwnedFd>, program: Program) -> Outcome {
 /// Asks again for the reason.
 fn refusal(request: &sys::Program<'_>, error: io::Error) -> anyhow::Error {
     let mut log = vec![0; PATH];
-    let end = match sys::load_program(request, Log::Path, &mut log) {
-        Ok(_) => "the second time it loaded".into(),
-        Err(_) => {
-            let log = text_of(&log);
-            let lines: Vec<_> = log.lines().collect();
-            lines[lines.len().saturating_sub(TOLD)..].join("\n")
-        }
-    };
+    // Refused again, and for the same reason: what counts is the log.
+    drop(sys::load_program(request, Log::Path, &mut log));
+    let log = text_of(&log);
+    let lines: Vec<_> = log.lines().collect();
+    let end = lines[lines.len().saturating_sub(TOLD)..].join("\n");
     anyhow::Error::new(error).context(format!("load program {}; the verifier's last words:\n{end}\n", request.name))
 }
 
-/// `enum bpf_prog_type` and `enum bpf_attach_type`.
-fn numbers(kind: Kind, section: &ProgramSection) -> (u32, u32) {
-    use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
+/// `enum bpf_prog_type` and `enum bpf_attach_type`; a classifier has none of the latter.
+fn numbers(kind: Kind) -> (u32, u32) {
     match kind {
         Kind::Classifier => (bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32, 0),
-        Kind::Xdp => {
-            let attach = match section {
-                ProgramSection::Xdp { attach_type, .. } => (*attach_type).into(),
-                _ => bpf_attach_type::BPF_XDP,
-            };
-            (bpf_prog_type::BPF_PROG_TYPE_XDP as u32, attach as u32)
-        }
+        Kind::Xdp => (bpf_prog_type::BPF_PROG_TYPE_XDP as u32, bpf_attach_type::BPF_XDP as u32),
     }
 }
 

@@ -69,7 +69,8 @@ impl Table {
             Some(known) => {
                 if u64::from(verified) * 100 > u64::from(known.verified) * (100 + GROWTH) {
                     let known = known.verified;
-                    complaints.push(format!("{program}: {verified} verified instructions, more than {known} + {GROWTH} %"));
+                    complaints
+                        .push(format!("{program}: {verified} verified instructions, more than {known} + {GROWTH} %"));
                 }
                 if stack > known.stack {
                     complaints.push(format!("{program}: {stack} bytes of stack, more than {}", known.stack));
