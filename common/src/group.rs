@@ -91,7 +91,8 @@ pub fn record<B: Bytes + ?Sized>(frame: &B, packet: &Packet, at: u32) -> Option<
     let start = u32::from(packet.l4);
     let kind: u8 = frame.get(start)?;
     let single = |wanted| {
-        let group = if packet.protocol == protocol::IGMP { group4(frame, start + 4)? } else { group6(frame, start + 8)? };
+        let group =
+            if packet.protocol == protocol::IGMP { group4(frame, start + 4)? } else { group6(frame, start + 8)? };
         Some(Record { group, wanted, next: 0 })
     };
     match kind {
@@ -107,11 +108,8 @@ pub fn record<B: Bytes + ?Sized>(frame: &B, packet: &Packet, at: u32) -> Option<
 fn listed<B: Bytes + ?Sized>(frame: &B, packet: &Packet, at: u32) -> Option<Record> {
     let [kind, auxiliary, high, low] = frame.get::<[u8; 4]>(at)?;
     let sources = u32::from(u16::from_be_bytes([high, low]));
-    let (group, width) = if packet.protocol == protocol::IGMP {
-        (group4(frame, at + 4)?, 4)
-    } else {
-        (group6(frame, at + 4)?, 16)
-    };
+    let (group, width) =
+        if packet.protocol == protocol::IGMP { (group4(frame, at + 4)?, 4) } else { (group6(frame, at + 4)?, 16) };
     let next = at + 4 + width + sources * width + u32::from(auxiliary) * 4;
     if next > packet.end {
         return None;
@@ -162,7 +160,9 @@ mod tests {
         frame.extend(Ether::IPV4);
         // Router alert (RFC 2113), as every report carries.
         let total = u16::try_from(24 + body.len()).unwrap().to_be_bytes();
-        frame.extend([0x46, 0xc0, total[0], total[1], 0, 0, 0x40, 0, 1, 2, 0, 0, 10, 1, 1, 10, 224, 0, 0, 22, 0x94, 4, 0, 0]);
+        frame.extend([
+            0x46, 0xc0, total[0], total[1], 0, 0, 0x40, 0, 1, 2, 0, 0, 10, 1, 1, 10, 224, 0, 0, 22, 0x94, 4, 0, 0,
+        ]);
         frame.extend(body);
         frame
     }

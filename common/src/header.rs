@@ -26,7 +26,21 @@ macro_rules! header {
         const _: () = assert!(align_of::<$t>() == 1);
     )*};
 }
-header!(Ether, Ipv4Hdr, Ipv6Hdr, UdpHdr, Tcp, Icmp, ArpHdr, Vxlan, Ipv6Extension, Ipv6Fragment, Discovery, Advertisement, u8);
+header!(
+    Ether,
+    Ipv4Hdr,
+    Ipv6Hdr,
+    UdpHdr,
+    Tcp,
+    Icmp,
+    ArpHdr,
+    Vxlan,
+    Ipv6Extension,
+    Ipv6Fragment,
+    Discovery,
+    Advertisement,
+    u8
+);
 
 use crate::answer::{Advertisement6, Error4, Error6, Reset4, Reset6};
 use crate::tunnel::{Outer4, Outer6};

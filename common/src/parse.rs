@@ -185,8 +185,6 @@ fn extensions<B: Bytes + ?Sized>(frame: &B, first: u8, start: u32) -> Result<(u8
     let (mut next, mut at, mut fragment, mut fragmented) = (first, start, Fragment::NONE, false);
     for _ in 0..EXTENSIONS_MAX {
         match next {
-            // A routing header steers a packet past the destination that policy looked at (RFC 5095).
-            ROUTING => return Err(DropReason::Ipv6Extension),
             // What follows a fragment header belongs to the datagram: only its transport header is expected
             // there, so that a fragment's offset counts from where policy looked.
             HOP_BY_HOP | FRAGMENT | DESTINATION if fragmented => return Err(DropReason::Ipv6Extension),
@@ -198,8 +196,7 @@ fn extensions<B: Bytes + ?Sized>(frame: &B, first: u8, start: u32) -> Result<(u8
             FRAGMENT => {
                 let header: Ipv6Fragment = frame.get(at).ok_or(DropReason::Malformed)?;
                 let bits = u16::from_be_bytes(header.offset);
-                fragment =
-                    Fragment { offset: bits & 0xfff8, more: bits & 1 != 0, id: u32::from_be_bytes(header.id) };
+                fragment = Fragment { offset: bits & 0xfff8, more: bits & 1 != 0, id: u32::from_be_bytes(header.id) };
                 next = header.next;
                 at += 8;
                 fragmented = true;
@@ -207,7 +204,8 @@ fn extensions<B: Bytes + ?Sized>(frame: &B, first: u8, start: u32) -> Result<(u8
                     return Ok((next, at, fragment));
                 }
             }
-            NO_NEXT => return Err(DropReason::Ipv6Extension),
+            // A routing header steers a packet past the destination that policy looked at (RFC 5095).
+            ROUTING | NO_NEXT => return Err(DropReason::Ipv6Extension),
             _ => return if is_extension(next) { Err(DropReason::Ipv6Extension) } else { Ok((next, at, fragment)) },
         }
     }
@@ -367,7 +365,7 @@ fn icmp_ports(icmp: &Icmp, protocol: u8) -> (Ports, Kind) {
         (protocol::ICMP, 16) => 15,
         (protocol::ICMP, 18) => 17,
         (protocol::ICMPV6, 129) => 128,
-        (_, other) => return (Ports { src: id, dst: other as u16 }, Kind::Whole),
+        (_, other) => return (Ports { src: id, dst: u16::from(other) }, Kind::Whole),
     };
     (Ports { src: query, dst: id }, Kind::Reply)
 }

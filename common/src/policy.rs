@@ -242,9 +242,9 @@ fn one_way<R: Rules>(rules: &R, epoch: Epoch, query: &Query, direction: Directio
 fn consider<R: Rules>(rules: &R, list: Option<u32>, query: &Query, best: &mut Rule) {
     let Some(list) = list else { return };
     let key = RuleKey { list, protocol: query.protocol, port: query.port.to_be_bytes(), reserved: 0 };
-    if let Some(rule) = rules.rule(&key) {
-        if rule.rank > best.rank {
-            *best = rule;
-        }
+    if let Some(rule) = rules.rule(&key)
+        && rule.rank > best.rank
+    {
+        *best = rule;
     }
 }

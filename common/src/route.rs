@@ -85,8 +85,7 @@ impl Hop {
 
 impl Route {
     /// Where everything is that no prefix names.
-    pub const OUTSIDE: Self =
-        Self { hop: Hop::HOST, identity: Identity::OUTSIDE, mac: Mac([0; 3]), reserved: 0 };
+    pub const OUTSIDE: Self = Self { hop: Hop::HOST, identity: Identity::OUTSIDE, mac: Mac([0; 3]), reserved: 0 };
 }
 
 impl Endpoint {

@@ -263,7 +263,7 @@ pub const fn close_ecn(outer_tos: u8, inner_tos: u8) -> Result<u8, DropReason> {
     if outer_tos & 3 != CONGESTION || inner_tos & 3 == CONGESTION {
         return Ok(inner_tos);
     }
-    if inner_tos & 3 == 0 { Err(DropReason::EcnInvalid) } else { Ok(inner_tos | CONGESTION) }
+    if inner_tos.trailing_zeros() >= 2 { Err(DropReason::EcnInvalid) } else { Ok(inner_tos | CONGESTION) }
 }
 
 #[cfg(test)]

@@ -101,8 +101,7 @@ fn error6(skb: &mut Skb, run: &mut Run, at: u32) -> Result<(), DropReason> {
 fn into_tunnel(skb: &mut Skb, run: &mut Run, ether: &Ether, len: u32) -> Option<Forward> {
     let peer = maps::peer(PeerId(run.sender.hop.index))?;
     let (packet, identity) = (&run.packet, run.receiver.identity);
-    let inner =
-        Inner { ether: *ether, len: Ether::LEN + len, tos: 0, entropy: packet.key.entropy(), identity };
+    let inner = Inner { ether: *ether, len: Ether::LEN + len, tos: 0, entropy: packet.key.entropy(), identity };
     encap::head(skb, &mut run.room, peer, &inner).ok()?;
     Some(Forward::Underlay { link: peer.uplink, next_hop: peer.next_hop })
 }

@@ -2,8 +2,7 @@
 
 use aya_ebpf::bindings::{
     BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
-    BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
-    BPF_F_ADJ_ROOM_FIXED_GSO,
+    BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
 };
 use weft_common::checksum::Sum;
 use weft_common::header::{Bytes as _, Ether, Ipv4Hdr, Ipv6Hdr};
@@ -80,7 +79,5 @@ const FIXED_GSO: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
 
 /// The room holds a UDP header and an inner Ethernet header: segmentation and checksum offloads of the
 /// packet, and of the device it leaves by, stay in use.
-const ENCAP: u64 = FIXED_GSO
-    | BPF_F_ADJ_ROOM_ENCAP_L4_UDP as u64
-    | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64
-    | ((Ether::LEN as u64) << 56);
+const ENCAP: u64 =
+    FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L4_UDP as u64 | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64 | ((Ether::LEN as u64) << 56);

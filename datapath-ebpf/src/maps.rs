@@ -26,8 +26,7 @@ use crate::run::Run;
 #[map]
 static CONFIG: Array<Config> = Array::with_max_entries(table::Configs::MAX, table::Configs::FLAGS);
 #[map]
-static ENDPOINTS: HashMap<u32, Endpoint> =
-    HashMap::with_max_entries(table::Endpoints::MAX, table::Endpoints::FLAGS);
+static ENDPOINTS: HashMap<u32, Endpoint> = HashMap::with_max_entries(table::Endpoints::MAX, table::Endpoints::FLAGS);
 #[map]
 static ROUTES: LpmTrie<Ip, Route> = LpmTrie::with_max_entries(table::Routes::MAX, table::Routes::FLAGS);
 #[map]

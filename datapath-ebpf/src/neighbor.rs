@@ -35,7 +35,11 @@ pub fn arp(skb: &mut Skb, ether: &Ether) -> Outcome {
         return Err(DropReason::ForgedNeighbor);
     }
     if arp.oper != REQUEST {
-        return if arp.oper == REPLY && sender == endpoint.v4 { Ok(Forward::Done) } else { Err(DropReason::ForgedNeighbor) };
+        return if arp.oper == REPLY && sender == endpoint.v4 {
+            Ok(Forward::Done)
+        } else {
+            Err(DropReason::ForgedNeighbor)
+        };
     }
     let Some(mac) = station(&endpoint, target) else { return Ok(Forward::Done) };
     let reply = ArpHdr { oper: REPLY, sha: mac.bytes(), spa: arp.tpa, tha: arp.sha, tpa: arp.spa, ..arp };

@@ -111,8 +111,7 @@ const AF_INET6: u32 = 10;
 #[inline(always)]
 fn to_neighbor(link: u32, next_hop: Ip) -> i32 {
     // The address of an IPv4 neighbour is the first word of the kernel's union.
-    let (family, words) =
-        if next_hop.is_v4() { (AF_INET, [next_hop.0[3], 0, 0, 0]) } else { (AF_INET6, next_hop.0) };
+    let (family, words) = if next_hop.is_v4() { (AF_INET, [next_hop.0[3], 0, 0, 0]) } else { (AF_INET6, next_hop.0) };
     let mut neighbor = NextHop { family, words };
     let at: *mut bpf_redir_neigh = (&raw mut neighbor).cast();
     // SAFETY: `NextHop` has the layout of `struct bpf_redir_neigh`; the helper copies it.

@@ -10,9 +10,9 @@ use core::arch::asm;
 
 use aya_ebpf::bindings::{__sk_buff, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, xdp_md};
 use aya_ebpf::helpers::{
-    bpf_clone_redirect, bpf_csum_diff, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
-    bpf_skb_pull_data,
-    bpf_skb_set_tunnel_key, bpf_skb_set_tunnel_opt, bpf_skb_store_bytes,
+    bpf_clone_redirect, bpf_csum_diff, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail,
+    bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_set_tunnel_key,
+    bpf_skb_set_tunnel_opt, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
 use weft_common::addr::Ip;
@@ -190,7 +190,8 @@ impl Skb {
     /// way and the neighbour, which a copy, unlike a redirect, has to be given.
     #[inline(always)]
     pub fn set_tunnel(&mut self, addr: Ip, identity: Identity) -> Result<(), DropReason> {
-        let (v4, flags) = if addr.is_v4() { (true, BPF_F_ZERO_CSUM_TX) } else { (false, BPF_F_TUNINFO_IPV6 | BPF_F_ZERO_CSUM_TX) };
+        let (v4, flags) =
+            if addr.is_v4() { (true, BPF_F_ZERO_CSUM_TX) } else { (false, BPF_F_TUNINFO_IPV6 | BPF_F_ZERO_CSUM_TX) };
         let mut key = TunnelKey { id: identity.app.0, remote: [0; 4], tos: 0, ttl: 64, ext: 0, label: 0 };
         if v4 {
             key.remote[0] = u32::from_be(addr.0[3]);
@@ -230,7 +231,8 @@ const BPF_F_ZERO_CSUM_TX: u64 = 1 << 1;
 #[inline(always)]
 pub fn sum(bytes: &[u8]) -> Sum {
     // SAFETY: the helper reads exactly the slice.
-    let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, bytes.as_ptr().cast_mut().cast(), bytes.len() as u32, 0) };
+    let sum =
+        unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, bytes.as_ptr().cast_mut().cast(), bytes.len() as u32, 0) };
     Sum(sum as u64 & 0xffff_ffff)
 }
 
@@ -314,7 +316,9 @@ fn read<T: Header>(data: usize, end: usize, at: u32) -> Option<T> {
     let start: usize;
     // SAFETY: a move. It keeps the compiler from working the address out a second time behind the check, where the
     // verifier would not know it again.
-    unsafe { asm!("{start} = {at}", start = out(reg) start, at = in(reg) data + at as usize, options(pure, nomem, nostack)) };
+    unsafe {
+        asm!("{start} = {at}", start = out(reg) start, at = in(reg) data + at as usize, options(pure, nomem, nostack))
+    };
     if start + size_of::<T>() > end {
         return None;
     }

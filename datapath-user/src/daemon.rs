@@ -24,13 +24,17 @@ use crate::kernel::{
 };
 use crate::model::name::HostName;
 use crate::observe::Observer;
+use crate::order::Order;
 use crate::plan::NodePlan;
 use crate::reconcile::{Reconciler, TICK};
-use crate::order::Order;
 use crate::service::{Parts, Service};
 use crate::slowpath::{self, Command};
 use crate::status::Board;
-use crate::store::{Snapshot, Store, change::Change, file::{FileStore, Paths}};
+use crate::store::{
+    Snapshot, Store,
+    change::Change,
+    file::{FileStore, Paths},
+};
 
 /// How the daemon is set up.
 #[derive(Clone, Debug)]
@@ -78,7 +82,7 @@ pub async fn run(config: Config) -> Result<()> {
     let server = Server::bind(&config.run.join("weft.sock"), Access::system())?;
     let serving = tasks.spawn(server.run(service, stop.clone()));
 
-    board.wait(Duration::from_secs(60), |status| status.passes > 0).await.context("the first pass takes too long")?;
+    board.wait(Duration::from_mins(1), |status| status.passes > 0).await.context("the first pass takes too long")?;
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready");
     wait_for_end(&stop, reconciling, serving).await?;

@@ -1,6 +1,6 @@
 //! Hosts with a real daemon each, described by one cluster file that they share, and the containers on them.
 //!
-//! Owns the plan of addresses: app number a has 10.a.0.0/16 and fd00:a::/48, of which host number h has 10.a.h.0/24 and
+//! Owns the plan of addresses: app number a has 10.a.0.0/16 and fd00:a::/32, of which host number h has 10.a.h.0/24 and
 //! fd00:a:h::/64. Both count from 1, containers from 10.
 
 use std::cell::RefCell;
@@ -155,7 +155,7 @@ fn cluster_file(underlay: &Underlay, intent: &Intent<'_>) -> String {
     }
     line(format_args!("]"));
     for (number, App { name, roles }) in (1..).zip(*apps) {
-        line(format_args!("\n[app.{name}]\nprefixes = [\"10.{number}.0.0/16\", \"fd00:{number}::/48\"]"));
+        line(format_args!("\n[app.{name}]\nprefixes = [\"10.{number}.0.0/16\", \"fd00:{number}::/32\"]"));
         let roles: Vec<_> = roles.iter().map(|role| format!("\"{role}\"")).collect();
         line(format_args!("roles = [{}]", roles.join(", ")));
     }

@@ -23,7 +23,7 @@ pub(super) fn list(page: &mut Page, AppList { apps }: &AppList) {
             number.into(),
             human::list(prefixes).into(),
             names(roles).into(),
-            difference(defaults).into(),
+            difference(*defaults).into(),
             endpoints.into(),
         ]);
     }
@@ -36,14 +36,14 @@ pub(super) fn detail(page: &mut Page, AppDetail { app, endpoints, rules }: &AppD
     page.line(format!("prefixes   {}", human::list(prefixes)));
     let roles: Vec<_> = roles.iter().map(|Role { name, number }| format!("{name} ({number})")).collect();
     page.line(format!("roles      {}", if roles.is_empty() { "none".to_owned() } else { roles.join(" ") }));
-    self::defaults(page, defaults);
+    self::defaults(page, *defaults);
     page.gap();
     endpoint::table(page, endpoints, now);
     page.gap();
     policy::table(page, rules);
 }
 
-pub(super) fn defaults(page: &mut Page, defaults: &Defaults) {
+pub(super) fn defaults(page: &mut Page, defaults: Defaults) {
     let Defaults { inside, from_apps, from_host, to_outside } = defaults;
     let gates = [("inside", inside), ("from-apps", from_apps), ("from-host", from_host), ("to-outside", to_outside)];
     let mut spans = vec![Span::from("defaults ")];
@@ -66,8 +66,8 @@ fn names(roles: &[Role]) -> String {
 }
 
 /// Only what is not usual.
-fn difference(defaults: &Defaults) -> String {
-    let Defaults { inside, from_apps, from_host, to_outside } = *defaults;
+fn difference(defaults: Defaults) -> String {
+    let Defaults { inside, from_apps, from_host, to_outside } = defaults;
     let gates = [
         ("inside", inside, Gate::Open),
         ("from-apps", from_apps, Gate::Closed),

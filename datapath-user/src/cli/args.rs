@@ -21,6 +21,9 @@ use crate::model::{
     rule::Precedence,
 };
 
+/// Under this heading are the options that every command has.
+const EVERYWHERE: &str = "Options of every command";
+
 /// A network for the containers of many hosts, with a firewall for each application.
 ///
 /// Asks the daemon weftd of this host. Exit status: 0 done, 1 not done (the reason is on standard error),
@@ -30,13 +33,13 @@ use crate::model::{
 #[command(name = "weft", version, arg_required_else_help = true, infer_subcommands = false)]
 pub struct Cli {
     /// Print what the daemon answers as JSON, for programs: fields stay, new ones may come
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub json: bool,
     /// Ask the daemon that listens at this socket [default: $WEFT_SOCKET, else /run/weft/weft.sock]
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Use colours; auto means: on a terminal, unless $NO_COLOR is set
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "WHEN", default_value = "auto")]
     pub color: When,
     /// What to do.
     #[command(subcommand)]
@@ -46,11 +49,11 @@ pub struct Cli {
 /// When to use colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum When {
-    /// If somebody looks.
+    /// On a terminal.
     Auto,
-    /// Even if piped.
+    /// Into a pipe, too.
     Always,
-    /// Not at all.
+    /// Nowhere.
     Never,
 }
 

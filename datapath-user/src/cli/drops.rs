@@ -16,7 +16,7 @@ pub(super) fn list(page: &mut Page, DropList { counters, recent }: &DropList, no
     }
     let mut table = Table::new([left("REASON"), right("PACKETS"), left("WHAT IT MEANS")]);
     for DropCount { reason, packets, explain } in counters {
-        table.row([reason.into(), human::count(*packets).into(), explain.into()]);
+        table.row([reason.into(), packets.into(), explain.into()]);
     }
     page.table(&table);
     if !recent.is_empty() {
@@ -29,20 +29,8 @@ pub(super) fn list(page: &mut Page, DropList { counters, recent }: &DropList, no
 
 /// One line; with how long ago it was if `now` is known.
 pub(super) fn one(page: &mut Page, dropped: &Dropped, now: Option<Timestamp>) {
-    let Dropped {
-        time,
-        host,
-        hook,
-        direction,
-        from,
-        to,
-        protocol,
-        tcp_flags,
-        reason,
-        rule,
-        skipped,
-        would_allow,
-    } = dropped;
+    let Dropped { time, host, hook, direction, from, to, protocol, tcp_flags, reason, rule, skipped, would_allow } =
+        dropped;
     let ago = now.map(|now| format!(" ({})", human::ago(*time, now))).unwrap_or_default();
     let flags = tcp_flags.as_ref().map(|flags| format!(" {flags}")).unwrap_or_default();
     let direction = direction.map(|direction| format!(" {}", direction.name())).unwrap_or_default();

@@ -53,7 +53,7 @@ pub(super) fn table(page: &mut Page, rules: &[Rule]) {
 pub(super) fn show(page: &mut Page, policy: &Policy) {
     let Policy { app, defaults, ingress, egress, revision, hosts } = policy;
     page.toned(Tone::Strong, format!("policy of app {app}"));
-    app::defaults(page, defaults);
+    app::defaults(page, *defaults);
     page.gap();
     page.toned(Tone::Strong, "to the app");
     table(page, ingress);

@@ -9,7 +9,7 @@ use std::{
     time::SystemTime,
 };
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 use serde::Serialize;
 use weft_common::policy::Action;
 
@@ -90,18 +90,28 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Help and version are asked for and go to standard output; the rest is an error.
 fn explain(error: &clap::Error) -> Outcome {
-    let text = error.render();
-    if error.use_stderr() {
-        // It repeats arguments, which may come from anywhere.
-        for line in text.to_string().lines() {
-            let _told = writeln!(io::stderr(), "{}", escape(line));
-        }
-        return Outcome::Usage;
+    if !error.use_stderr() {
+        return match error.print() {
+            Ok(()) => Outcome::Done,
+            Err(_) => Outcome::NotDone,
+        };
     }
-    match error.print() {
-        Ok(()) => Outcome::Done,
-        Err(_) => Outcome::NotDone,
-    }
+    let text = error.render().to_string();
+    let told = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        text
+    } else {
+        format!("weft: {} (see --help)\n", usage(&text))
+    };
+    let _told = io::stderr().write_all(told.as_bytes());
+    Outcome::Usage
+}
+
+/// What clap says is wrong, as one line. It repeats arguments, which may come from anywhere.
+fn usage(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let lines = lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    let line = lines.collect::<Vec<_>>().join(" ");
+    escape(line.strip_prefix("error: ").unwrap_or(&line))
 }
 
 fn perform(cli: &Cli) -> Result<Outcome, Failure> {

@@ -76,7 +76,10 @@ pub(super) fn status(page: &mut Page, status: &Status, now: Timestamp) {
     };
     item("host", vec![Span::new(Tone::Strong, host)]);
     item("weftd", vec![Span::from(format!("{version}, up {up} (since {started}), kernel {kernel}"))]);
-    item("revision", vec![Span::from(format!("{revision}, ")), force(*revision, *in_force), format!(", epoch {epoch}").into()]);
+    item(
+        "revision",
+        vec![Span::from(format!("{revision}, ")), force(*revision, *in_force), format!(", epoch {epoch}").into()],
+    );
     item("datapath", vec![Span::from(format!("{hooks}, {encapsulation}, udp port {port}"))]);
     item("gateway", vec![Span::from(format!("{device} {} ", human::list(addresses))), human::state(state)]);
     item("masquerading", vec![human::state(masquerade)]);
@@ -108,7 +111,7 @@ fn force(revision: u64, in_force: Option<u64>) -> Span {
 
 fn reconciled(Reconcile { at, took_ms, changes }: Reconcile, now: Timestamp) -> Span {
     let (ago, took) = (human::ago(at, now), human::millis(took_ms));
-    format!("{ago} in {took}, {changes} changes").into()
+    format!("{ago} in {took}, {changes} changed").into()
 }
 
 fn repairs(repaired: &[Repaired]) -> Span {
@@ -118,7 +121,8 @@ fn repairs(repaired: &[Repaired]) -> Span {
 }
 
 fn tally(Tally { ready, waiting, failed }: Tally) -> Vec<Span> {
-    let part = |count: u64, tone, name: &str| Span::new(if count > 0 { tone } else { Tone::Plain }, format!("{count} {name}"));
+    let part =
+        |count: u64, tone, name: &str| Span::new(if count > 0 { tone } else { Tone::Plain }, format!("{count} {name}"));
     vec![
         part(ready, Tone::Good, "ready"),
         ", ".into(),

@@ -11,19 +11,7 @@ use crate::front::api::dto::{
 };
 
 pub(super) fn answer(page: &mut Page, answer: &WhyAnswer) {
-    let WhyAnswer {
-        from,
-        to,
-        what,
-        decision: met,
-        direction,
-        reason,
-        rule,
-        hop,
-        would_allow,
-        steps,
-        live,
-    } = answer;
+    let WhyAnswer { from, to, what, decision: met, direction, reason, rule, hop, would_allow, steps, live } = answer;
     let reason = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     page.spans([
         decision(*met),

@@ -39,12 +39,8 @@ pub(super) fn rule(
     name: Option<&RuleName>,
 ) -> Result<Rule, Invalid> {
     let mut text = format!("{} {}", action.name(), with_arrow(words)?.join(" "));
-    if let Some(precedence) = precedence {
-        text.push_str(&format!(" precedence {}", precedence.raw()));
-    }
-    if let Some(name) = name {
-        text.push_str(&format!(" as {name}"));
-    }
+    text.extend(precedence.map(|precedence| format!(" precedence {}", precedence.raw())));
+    text.extend(name.map(|name| format!(" as {name}")));
     text.parse()
 }
 
@@ -64,7 +60,8 @@ fn with_arrow(words: &[String]) -> Result<Vec<String>, Invalid> {
     let text = words.join(" ").replace(ARROW, " -> ");
     let mut words: Vec<String> = text.split_ascii_whitespace().map(str::to_owned).collect();
     if words.iter().any(|word| word == "-") {
-        let help = "the shell took the '>' and what follows for itself: write 'to' for the arrow, or put quotes around all";
+        let help =
+            "the shell took the '>' and what follows for itself: write 'to' for the arrow, or put quotes around all";
         return Err(Invalid::new("rule", &text, help));
     }
     if words.iter().any(|word| word == ARROW) {

@@ -408,16 +408,19 @@ fn many_rules_compile_fast() {
         format!("allow app-{at}{from} -> app-{peer}{to} {ports} precedence {}", n + 1).parse().unwrap()
     });
     cluster.rules = Arc::new(rules.collect());
-    let compile = || {
-        let start = std::time::Instant::now();
-        (plan(&cluster, &h1(), &Facts::default(), &NodePlan::default()), start.elapsed())
-    };
-    // The machine may be busy with something else.
-    let (plan, took) = (0..3).map(|_| compile()).min_by_key(|(_, took)| *took).unwrap();
+    let start = time_on_cpu();
+    let plan = plan(&cluster, &h1(), &Facts::default(), &NodePlan::default());
+    let took = time_on_cpu().saturating_sub(start);
     for size in plan.sizes(&NodePlan::default()) {
         println!("{size}");
     }
     println!("{} rules in {took:?}", apps * each);
     plan.admit(&NodePlan::default()).unwrap();
     assert!(cfg!(debug_assertions) || took < std::time::Duration::from_secs(1), "{took:?}");
+}
+
+/// Of this thread: the machine may be busy with something else.
+fn time_on_cpu() -> std::time::Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    std::time::Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
 }

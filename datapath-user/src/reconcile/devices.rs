@@ -124,7 +124,9 @@ impl Devices {
                 self.links.create_gateway(&make).await?;
                 Ok(true)
             }
-            other => bail!("create gateway {name}: there is a device of kind {other:?} with this name; rename it"),
+            other @ (LinkKind::Device | LinkKind::Veth | LinkKind::Other(_)) => {
+                bail!("create gateway {name}: there is a device of kind {other:?} with this name; rename it")
+            }
         }
     }
 
@@ -215,7 +217,9 @@ impl Devices {
         if !link.is_up && !self.ready.contains(name) {
             let netns = open(want)?;
             let inside = inside(want);
-            tokio::task::spawn_blocking(move || configure(&netns, &inside)).await.context("configure a container")??;
+            tokio::task::spawn_blocking(move || configure(&netns, &inside))
+                .await
+                .context("configure a container")??;
         }
         self.ready.insert(name.clone());
         Ok(())

@@ -151,7 +151,7 @@ impl Reconciler {
         let looked = Instant::now();
         let applied = self.tables.apply(&next, whole);
         if whole {
-            self.whole_at = Instant::now() + TICK.max(looked.elapsed() * WHOLE_SHARE).min(Duration::from_secs(600));
+            self.whole_at = Instant::now() + TICK.max(looked.elapsed() * WHOLE_SHARE).min(Duration::from_mins(10));
         }
         pass.failures.extend(applied.failures.iter().map(ToString::to_string));
         if is_drift {

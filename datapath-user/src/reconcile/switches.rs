@@ -31,13 +31,15 @@ impl Switches {
 
     /// Notes what a change has changed. Of a switch that was changed more than once the first value counts.
     pub(super) fn set(&mut self, changed: Result<Vec<Earlier>>) -> Result<()> {
-        let new: Vec<Earlier> = changed?.into_iter().filter(|new| !self.earlier.iter().any(|old| old.key == new.key)).collect();
+        let new: Vec<Earlier> =
+            changed?.into_iter().filter(|new| !self.earlier.iter().any(|old| old.key == new.key)).collect();
         if new.is_empty() {
             return Ok(());
         }
         self.earlier.extend(new);
-        let text: String = self.earlier.iter().map(|Earlier { key, value }| format!("{key}={value}\n")).collect();
-        fs::write(&self.file, text).with_context(|| format!("note changed sysctls in {}", self.file.display()))
+        let lines: Vec<String> = self.earlier.iter().map(|Earlier { key, value }| format!("{key}={value}\n")).collect();
+        fs::write(&self.file, lines.concat())
+            .with_context(|| format!("note changed sysctls in {}", self.file.display()))
     }
 
     /// Puts everything back, and says what that was.

@@ -48,6 +48,9 @@ pub(super) struct Applied {
     pub(super) failures: Vec<TableError>,
 }
 
+/// Takes away what a table has too much.
+type Removal<'a> = Box<dyn FnOnce(&mut Applied) + 'a>;
+
 impl Tables {
     pub(super) fn open(pins: &Pins) -> Result<Self> {
         Ok(Self {
@@ -88,7 +91,7 @@ impl Tables {
     pub(super) fn apply(&self, plan: &NodePlan, whole: bool) -> Applied {
         let mut applied = Applied::default();
         let policy = &plan.policy;
-        let mut late: Vec<Box<dyn FnOnce(&mut Applied) + '_>> = Vec::new();
+        let mut late: Vec<Removal<'_>> = Vec::new();
         if whole {
             late.push(Box::new(put(&self.rules, &policy.rules, &mut applied)));
             late.push(Box::new(put(&self.prefix_lists, &policy.prefix_lists, &mut applied)));
@@ -97,7 +100,7 @@ impl Tables {
         let epoch = self.epoch();
         let sets_differ = whole && self.sets_differ(policy, epoch, &mut applied);
         for finish in [
-            Box::new(put(&self.peers, &plan.peers, &mut applied)) as Box<dyn FnOnce(&mut Applied) + '_>,
+            Box::new(put(&self.peers, &plan.peers, &mut applied)) as Removal<'_>,
             Box::new(put(&self.peer_addresses, &plan.peer_addresses, &mut applied)),
             Box::new(put(&self.members, &plan.members, &mut applied)),
             Box::new(put(&self.endpoints, &plan.endpoints, &mut applied)),

@@ -26,6 +26,14 @@ use crate::store::change::Change;
 
 use super::{PATIENCE, Service};
 
+/// Where an endpoint is to be.
+struct Place<'a> {
+    netns: &'a Netns,
+    place: endpoint::Netns,
+    /// The endpoint that had the name.
+    before: Option<&'a Endpoint>,
+}
+
 impl Service {
     pub(super) async fn do_attach(&self, request: Attach) -> Result<Attached, Refusal> {
         let turn = self.attaching.lock().await;
@@ -41,17 +49,22 @@ impl Service {
         let was_there = before.is_some_and(|before| before.netns == place);
         if let Some(before) = before.filter(|before| before.netns != place && is_alive(&before.netns)) {
             let path = before.netns.path.as_str();
-            return Err(Refusal::conflict(format!("endpoint {key} is in {path}: detach it first, or give another --name")));
+            return Err(Refusal::conflict(format!(
+                "endpoint {key} is in {path}: detach it first, or give another --name"
+            )));
         }
         let endpoint = match before.filter(|_| was_there) {
             Some(before) if asks_nothing_else(&request, before) => (**before).clone(),
-            before => self.endpoint(&request, &cluster, key.clone(), (&netns, place), before.map(AsRef::as_ref))?,
+            before => {
+                let place = Place { netns: &netns, place, before: before.map(AsRef::as_ref) };
+                self.endpoint(&request, &cluster, key.clone(), place)?
+            }
         };
         let revision = self.change(Change::PutEndpoint(endpoint.clone())).await?;
         drop(turn);
-        let ready = self.board.wait(PATIENCE, |status| {
-            status.revision >= revision.0 && status.endpoints.contains_key(&endpoint.key)
-        });
+        let ready = self
+            .board
+            .wait(PATIENCE, |status| status.revision >= revision.0 && status.endpoints.contains_key(&endpoint.key));
         let why = match ready.await.map(|status| status.endpoints.get(&endpoint.key).cloned()) {
             Some(Some(EndpointState::Ready)) => return Ok(attached(&cluster, &endpoint, &self.host, was_there)),
             Some(Some(EndpointState::Failed(why))) => why,
@@ -69,8 +82,7 @@ impl Service {
         request: &Attach,
         cluster: &Cluster,
         key: EndpointKey,
-        (netns, place): (&Netns, endpoint::Netns),
-        before: Option<&Endpoint>,
+        Place { netns, place, before }: Place<'_>,
     ) -> Result<Endpoint, Refusal> {
         let ifname = match (&request.ifname, before) {
             (Some(ifname), _) => ifname.clone(),
@@ -230,4 +242,3 @@ fn refuse(error: &AllocateError) -> Refusal {
     };
     Refusal::new(kind, error.to_string())
 }
-

@@ -89,7 +89,8 @@ impl Handler for Service {
         let (found, which) = match request.rule {
             WhichRule::Id(id) => {
                 let rule = plan.policy.names.get(&id).cloned();
-                let rule = rule.ok_or_else(|| Refusal::not_found(format!("there is no rule {id}: see weft policy ls")))?;
+                let rule =
+                    rule.ok_or_else(|| Refusal::not_found(format!("there is no rule {id}: see weft policy ls")))?;
                 (Some(rule.clone()), RuleRef::Saying(rule))
             }
             WhichRule::Name(name) => {

@@ -17,7 +17,7 @@ use crate::front::api::{
     dto::{
         drops::{DropCount, DropList, Dropped},
         flows::{self, FlowList, ListFlows, Pair, TrafficList},
-        side::{self, Source, State, Volume},
+        side::{Source, State, Volume},
         state::{Degraded, Gateway, HookKind, Peer, PeerList, Problem, Reconcile, Repaired, Status, Table, Tally},
     },
     refusal::Refusal,
@@ -47,7 +47,9 @@ impl Service {
         let names = Names { cluster: &snapshot.cluster, plan: &plan };
         let (now, epoch) = (config::now(), self.board.read().epoch);
         let entries = Map::<table::Flows>::open(&self.pins)?.entries()?;
-        let wanted = entries.iter().filter(|(key, flow)| !flow.is_expired(key.protocol, now) && fits(request, &names, key, flow));
+        let wanted = entries
+            .iter()
+            .filter(|(key, flow)| !flow.is_expired(key.protocol, now) && fits(request, &names, key, flow));
         let mut wanted: Vec<_> = wanted.collect();
         wanted.sort_by_key(|(_, flow)| std::cmp::Reverse(flow.seen));
         let limit = request.limit.map_or(FLOWS, |limit| usize::try_from(limit).unwrap_or(FLOWS));
@@ -152,15 +154,16 @@ impl Service {
             what: format!("program {what}"),
             why: "the kernel refused it; what was attached before goes on".to_owned(),
         });
-        let unnumbered = plan.unnumbered.iter().map(|host| Degraded {
-            what: format!("peer {host}"),
-            why: "there is no number left for it".to_owned(),
-        });
+        let unnumbered = plan
+            .unnumbered
+            .iter()
+            .map(|host| Degraded { what: format!("peer {host}"), why: "there is no number left for it".to_owned() });
         let gateway = plan.links.gateway.as_ref();
         Ok(Status {
             host: self.host.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            kernel: nix::sys::utsname::uname().map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned()),
+            kernel: nix::sys::utsname::uname()
+                .map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned()),
             started: self.started.into(),
             revision: snapshot.revision.0,
             in_force: (board.passes > 0).then_some(board.revision),
@@ -180,7 +183,11 @@ impl Service {
             },
             masquerade: State::Ready,
             tables: self.fills()?,
-            repaired: board.repaired.iter().map(|(what, times)| Repaired { what: (*what).to_owned(), times: *times }).collect(),
+            repaired: board
+                .repaired
+                .iter()
+                .map(|(what, times)| Repaired { what: (*what).to_owned(), times: *times })
+                .collect(),
             reconcile: board.when.map(|when| Reconcile {
                 at: when.into(),
                 took_ms: u64::try_from(board.took.as_millis()).unwrap_or(u64::MAX),
@@ -197,7 +204,12 @@ impl Service {
         let mut tables: Vec<Table> = plan
             .sizes(&plan)
             .into_iter()
-            .map(|size| Table { name: size.table.to_owned(), used: size.needed as u64, max: size.max as u64, refused: 0 })
+            .map(|size| Table {
+                name: size.table.to_owned(),
+                used: size.needed as u64,
+                max: size.max as u64,
+                refused: 0,
+            })
             .collect();
         let flows = Map::<table::Flows>::open(&self.pins)?.entries()?.len();
         tables.push(fill::<table::Flows>(flows));
@@ -252,9 +264,9 @@ fn peer_tally(peers: &PeerList) -> Tally {
     let mut tally = Tally::default();
     for peer in &peers.peers {
         match peer.state {
-            side::State::Ready => tally.ready += 1,
-            side::State::Waiting(_) => tally.waiting += 1,
-            side::State::Failed(_) => tally.failed += 1,
+            State::Ready => tally.ready += 1,
+            State::Waiting(_) => tally.waiting += 1,
+            State::Failed(_) => tally.failed += 1,
         }
     }
     tally
@@ -282,7 +294,8 @@ fn dropped(host: &HostName, snapshot: &Snapshot, plan: &NodePlan, seen: &Seen) -
     } else {
         protocol_name(drop.protocol)
     };
-    let would_allow = format!("allow {} -> {} {what}", names.identity(drop.src_identity), names.identity(drop.dst_identity));
+    let would_allow =
+        format!("allow {} -> {} {what}", names.identity(drop.src_identity), names.identity(drop.dst_identity));
     Dropped {
         time: seen.when.into(),
         host: host.to_string(),

@@ -25,7 +25,8 @@ impl Service {
         let limit = request.limit.map_or(ENTRIES, |limit| usize::try_from(limit).unwrap_or(ENTRIES));
         let (plan, pins) = (self.plan(), &self.pins);
         let slot = Epoch(self.board.read().epoch).slot();
-        let sets: BTreeMap<SetKey, _> = plan.policy.sets.iter().map(|(key, set)| (SetKey { slot, ..*key }, *set)).collect();
+        let sets: BTreeMap<SetKey, _> =
+            plan.policy.sets.iter().map(|(key, set)| (SetKey { slot, ..*key }, *set)).collect();
         let wanted = |name: &str| request.name.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(name));
         let mut maps = Vec::new();
         macro_rules! show {

@@ -16,11 +16,11 @@ use std::{
 
 use tokio::sync::{Mutex, mpsc, watch};
 
-use crate::order::Order;
 use crate::front::api::refusal::{Kind, Refusal};
 use crate::kernel::pins::Pins;
 use crate::model::{cluster::Revision, name::HostName};
 use crate::observe::Observer;
+use crate::order::Order;
 use crate::plan::NodePlan;
 use crate::status::Board;
 use crate::store::{ChangeError, Snapshot, Store, change::Change};
@@ -87,7 +87,7 @@ impl Service {
     }
 
     async fn change(&self, change: Change) -> Result<Revision, Refusal> {
-        self.store.change(change).await.map_err(refusal)
+        self.store.change(change).await.map_err(|error| refusal(&error))
     }
 
     /// Waits until a revision is in force here. Says whether it is.
@@ -96,8 +96,8 @@ impl Service {
     }
 }
 
-fn refusal(error: ChangeError) -> Refusal {
-    let kind = match &error {
+fn refusal(error: &ChangeError) -> Refusal {
+    let kind = match error {
         ChangeError::Faults(_) => Kind::Invalid,
         ChangeError::NotFound(_) => Kind::NotFound,
         ChangeError::InUse(_) | ChangeError::Broken(_) => Kind::Conflict,

@@ -38,7 +38,8 @@ impl Names<'_> {
         match identity.role {
             RoleId::NONE | RoleId::ANY | RoleId::UNKNOWN => None,
             role => {
-                let named = self.app(identity.app).and_then(|app| app.roles.iter().find(|(_, number)| **number == role));
+                let named =
+                    self.app(identity.app).and_then(|app| app.roles.iter().find(|(_, number)| **number == role));
                 Some(named.map_or_else(|| format!("#{}", role.0), |(name, _)| name.to_string()))
             }
         }

@@ -6,7 +6,6 @@ use weft_common::{
     addr::Ip,
     id::{Epoch, Identity},
     policy::{Query, decide},
-    route::HopKind,
     verdict::DropReason,
 };
 
@@ -44,7 +43,10 @@ impl Service {
         let mut families = family.map_or_else(|| Family::ALL.to_vec(), |family| vec![family]).into_iter();
         let (family, from, to) = loop {
             let Some(family) = families.next() else {
-                return Err(Refusal::invalid(format!("{} and {} have no address family in common", request.from, request.to)));
+                return Err(Refusal::invalid(format!(
+                    "{} and {} have no address family in common",
+                    request.from, request.to
+                )));
             };
             let ends = (self.end(&names, &request.from, family)?, self.end(&names, &request.to, family)?);
             if let (Some(from), Some(to)) = ends {
@@ -71,21 +73,22 @@ impl Service {
             weft_common::policy::Direction::Egress => from.identity,
             weft_common::policy::Direction::Ingress => to.identity,
         };
-        let default = || RuleMention {
-            text: format!("the default of {}", names.app_name(subject.app)),
-            id: None,
-            source: None,
-        };
+        let default =
+            || RuleMention { text: format!("the default of {}", names.app_name(subject.app)), id: None, source: None };
         let step = |at: &str, found: String| Step { at: at.to_owned(), found };
         let steps = vec![
             step("from", format!("{} is {}", from.addr, names.identity(from.identity))),
             step("to", format!("{} is {}, by {}", to.addr, names.identity(to.identity), names.hop(route.hop))),
-            step("policy", match answer.verdict {
-                Ok(()) => "lets it pass".to_owned(),
-                Err(reason) => reason.explain().trim().to_owned(),
-            }),
+            step(
+                "policy",
+                match answer.verdict {
+                    Ok(()) => "lets it pass".to_owned(),
+                    Err(reason) => reason.explain().trim().to_owned(),
+                },
+            ),
         ];
-        let would_allow = format!("allow {} -> {} {}", names.identity(from.identity), names.identity(to.identity), request.what);
+        let would_allow =
+            format!("allow {} -> {} {}", names.identity(from.identity), names.identity(to.identity), request.what);
         Ok(WhyAnswer {
             from: names.side(from.identity, Some(from.addr.into()), None),
             to: names.side(to.identity, Some(to.addr.into()), None),
@@ -110,7 +113,9 @@ impl Service {
             Party::Host => {
                 let host = cluster.hosts.get(&self.host);
                 let own = host.into_iter().flat_map(crate::model::host::Host::gateways);
-                own.map(|(_, addr)| addr).find(|addr| Family::of(*addr) == family).and_then(|addr| at(addr, Identity::HOST))
+                own.map(|(_, addr)| addr)
+                    .find(|addr| Family::of(*addr) == family)
+                    .and_then(|addr| at(addr, Identity::HOST))
             }
             // Documentation addresses stand for all that is outside (RFC 5737, RFC 3849).
             Party::Outside => match family {
@@ -125,9 +130,11 @@ impl Service {
                         endpoint.addresses.of(family).and_then(|addr| at(addr, identity))
                     }
                     (Some(_), Some(_)) => {
-                        return Err(Refusal::conflict(format!("several apps have an endpoint {name}: write app/{name}")));
+                        return Err(Refusal::conflict(format!(
+                            "several apps have an endpoint {name}: write app/{name}"
+                        )));
                     }
-                    (None, _) => member(names, cluster, name.as_str(), None, family)?,
+                    (None, _) => member(cluster, name.as_str(), None, family)?,
                 }
             }
             Party::Member(app, name) => {
@@ -137,7 +144,7 @@ impl Service {
                         let identity = cluster.identity(endpoint).unwrap_or_default();
                         endpoint.addresses.of(family).and_then(|addr| at(addr, identity))
                     }
-                    None => member(names, cluster, app.as_str(), Some(name.as_str()), family)?,
+                    None => member(cluster, app.as_str(), Some(name.as_str()), family)?,
                 }
             }
         })
@@ -145,17 +152,13 @@ impl Service {
 }
 
 /// An app, or a role of it, at the first address of the app's prefix.
-fn member(
-    names: &Names<'_>,
-    cluster: &Cluster,
-    app: &str,
-    role: Option<&str>,
-    family: Family,
-) -> Result<Option<End>, Refusal> {
-    let unknown = || Refusal::not_found(match role {
-        Some(role) => format!("there is no endpoint and no role {app}/{role} that this host knows"),
-        None => format!("there is no endpoint and no app {app} that this host knows"),
-    });
+fn member(cluster: &Cluster, app: &str, role: Option<&str>, family: Family) -> Result<Option<End>, Refusal> {
+    let unknown = || {
+        Refusal::not_found(match role {
+            Some(role) => format!("there is no endpoint and no role {app}/{role} that this host knows"),
+            None => format!("there is no endpoint and no app {app} that this host knows"),
+        })
+    };
     let found = cluster.apps.values().find(|known| known.name.as_str() == app).ok_or_else(unknown)?;
     let number = match role {
         None => weft_common::id::RoleId::NONE,

@@ -80,7 +80,10 @@ async fn what_the_daemon_refuses_is_told_and_is_an_error() {
     let lab = Lab::new();
     let (outcome, text) = lab.run("app|show|shop").await;
     let failed = outcome.unwrap_err();
-    assert_eq!((failed.to_string().as_str(), failed.outcome()), ("there is no app shop: see weft app ls", Outcome::NotDone));
+    assert_eq!(
+        (failed.to_string().as_str(), failed.outcome()),
+        ("there is no app shop: see weft app ls", Outcome::NotDone)
+    );
     assert_eq!(text, "");
 }
 
@@ -108,4 +111,20 @@ async fn drops_are_printed_as_they_come() {
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(text.contains("policy-default"), "{text}");
     }
+}
+
+#[test]
+fn usage_errors_are_one_line_that_names_the_argument() {
+    let check = |line: &str, expect: &str| {
+        let args = std::iter::once("weft").chain(line.split('|')).map(OsString::from);
+        let error = Cli::try_parse_from(words::without_arrows(args)).unwrap_err();
+        assert_eq!(usage(&error.render().to_string()), expect);
+    };
+    check("attach|7", "the following required arguments were not provided: --app <APP>");
+    check("stats", "unrecognized subcommand 'stats' tip: a similar subcommand exists: 'status'");
+    check(
+        "detach|shop/\u{1b}[31m\n",
+        "invalid value 'shop/ ' for '<WHAT>': \"\\u{1b}[31m\\n\" is no endpoint name: use a-z, 0-9, '-' and '.', first \
+         and last a letter or a digit, at most 63 characters",
+    );
 }

@@ -156,10 +156,13 @@ fn refusal(status: StatusCode, body: &[u8]) -> ClientError {
 
 fn not_connected(socket: &Path, error: io::Error) -> ClientError {
     let socket = socket.to_owned();
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning(socket, error),
-        io::ErrorKind::PermissionDenied => ClientError::Denied(socket),
-        _ => ClientError::Broken(format!("connect to {}: {error}", socket.display())),
+    let kind = error.kind();
+    if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&kind) {
+        ClientError::NotRunning(socket, error)
+    } else if kind == io::ErrorKind::PermissionDenied {
+        ClientError::Denied(socket)
+    } else {
+        ClientError::Broken(format!("connect to {}: {error}", socket.display()))
     }
 }
 
@@ -175,7 +178,7 @@ impl fmt::Display for ClientError {
                 write!(
                     f,
                     "weftd does not run here: nobody listens at {socket} ({error}). Start it: systemctl start weftd, or \
-                     sudo weftd --cluster FILE. If it listens elsewhere, name the socket with --socket"
+                     sudo weftd --cluster FILE --host NAME. If it listens elsewhere, name the socket with --socket"
                 )
             }
             Self::Denied(socket) => {
@@ -184,7 +187,10 @@ impl fmt::Display for ClientError {
             }
             Self::Refused(refusal) => write!(f, "{refusal}"),
             Self::Schema(schema) => {
-                write!(f, "weftd answers in schema {schema}, this weft reads schema {SCHEMA}: install the same version of both")
+                write!(
+                    f,
+                    "weftd answers in schema {schema}, this weft reads schema {SCHEMA}: install the same version of both"
+                )
             }
             Self::Broken(what) => write!(f, "no answer from weftd: {what}. See its log: journalctl -u weftd"),
             Self::Late => {

@@ -16,8 +16,8 @@ use super::dto::{
     why::{Live, Step, WhyAnswer},
 };
 
-fn text(text: &str) -> Option<String> {
-    Some(text.to_owned())
+fn text(text: &str) -> String {
+    text.to_owned()
 }
 
 fn texts(texts: &[&str]) -> Vec<String> {
@@ -30,32 +30,38 @@ pub(crate) fn time(second: u8) -> Timestamp {
 
 pub(crate) fn web() -> Side {
     Side {
-        app: text("shop"),
-        role: text("web"),
-        name: text("web-1"),
-        address: text("10.1.0.7"),
+        app: Some(text("shop")),
+        role: Some(text("web")),
+        name: Some(text("web-1")),
+        address: Some(text("10.1.0.7")),
         port: Some(53_002),
     }
 }
 
 pub(crate) fn db() -> Side {
-    Side { app: text("blog"), role: text("db"), name: text("db-1"), address: text("fd00:2::4"), port: Some(5432) }
+    Side {
+        app: Some(text("blog")),
+        role: Some(text("db")),
+        name: Some(text("db-1")),
+        address: Some(text("fd00:2::4")),
+        port: Some(5432),
+    }
 }
 
 pub(crate) fn outside() -> Side {
-    Side { app: text("outside"), address: text("203.0.113.9"), port: Some(443), ..Side::default() }
+    Side { app: Some(text("outside")), address: Some(text("203.0.113.9")), port: Some(443), ..Side::default() }
 }
 
 fn mention() -> RuleMention {
-    RuleMention { text: "allow shop/web -> blog/db tcp/5432 as to-db".to_owned(), id: Some(7), source: Some(source()) }
+    RuleMention { text: text("allow shop/web -> blog/db tcp/5432 as to-db"), id: Some(7), source: Some(source()) }
 }
 
 fn of_default() -> RuleMention {
-    RuleMention { text: "default of blog: closed to other apps".to_owned(), id: None, source: None }
+    RuleMention { text: text("default of blog: closed to other apps"), id: None, source: None }
 }
 
 fn source() -> Source {
-    Source { file: "/etc/weft/cluster.toml".to_owned(), line: Some(12), column: None }
+    Source { file: text("/etc/weft/cluster.toml"), line: Some(12), column: None }
 }
 
 fn defaults() -> Defaults {
@@ -64,10 +70,10 @@ fn defaults() -> Defaults {
 
 pub(crate) fn app() -> App {
     App {
-        name: "shop".to_owned(),
+        name: text("shop"),
         number: 4711,
         prefixes: texts(&["10.1.0.0/16", "fd00:1::/64"]),
-        roles: vec![Role { name: "db".to_owned(), number: 2 }, Role { name: "web".to_owned(), number: 1 }],
+        roles: vec![Role { name: text("db"), number: 2 }, Role { name: text("web"), number: 1 }],
         defaults: defaults(),
         endpoints: 3,
     }
@@ -75,7 +81,7 @@ pub(crate) fn app() -> App {
 
 pub(crate) fn app_list() -> AppList {
     let blog = App {
-        name: "blog".to_owned(),
+        name: text("blog"),
         number: 16,
         prefixes: texts(&["10.2.0.0/16"]),
         roles: Vec::new(),
@@ -90,62 +96,62 @@ pub(crate) fn app_detail() -> AppDetail {
 }
 
 pub(crate) fn changed() -> Changed {
-    Changed { done: "app shop is added".to_owned(), revision: 42 }
+    Changed { done: text("app shop is added"), revision: 42 }
 }
 
 pub(crate) fn attached() -> Attached {
     Attached {
-        name: "web-1".to_owned(),
-        app: "shop".to_owned(),
-        role: text("web"),
+        name: text("web-1"),
+        app: text("shop"),
+        role: Some(text("web")),
         addresses: texts(&["10.1.0.7/16", "fd00:1::7/64"]),
-        mac: "02:12:34:56:78:9a".to_owned(),
-        ifname: "eth0".to_owned(),
+        mac: text("02:12:34:56:78:9a"),
+        ifname: text("eth0"),
         gateways: texts(&["10.1.0.1", "fd00:1::1"]),
-        link: "weftabcdefghijk".to_owned(),
+        link: text("weftabcdefghijk"),
         was_there: false,
     }
 }
 
 pub(crate) fn detached() -> Detached {
-    let gone = Gone { name: "web-1".to_owned(), app: "shop".to_owned(), addresses: texts(&["10.1.0.7", "fd00:1::7"]) };
+    let gone = Gone { name: text("web-1"), app: text("shop"), addresses: texts(&["10.1.0.7", "fd00:1::7"]) };
     Detached { endpoints: vec![gone] }
 }
 
 pub(crate) fn endpoint_list() -> EndpointList {
     let web = Endpoint {
-        name: "web-1".to_owned(),
-        app: "shop".to_owned(),
-        role: text("web"),
+        name: text("web-1"),
+        app: text("shop"),
+        role: Some(text("web")),
         addresses: texts(&["10.1.0.7", "fd00:1::7"]),
-        mac: "02:12:34:56:78:9a".to_owned(),
-        ifname: "eth0".to_owned(),
+        mac: text("02:12:34:56:78:9a"),
+        ifname: text("eth0"),
         ifindex: Some(12),
-        link: "weftabcdefghijk".to_owned(),
-        netns: "/run/netns/web".to_owned(),
+        link: text("weftabcdefghijk"),
+        netns: text("/run/netns/web"),
         state: State::Ready,
         since: Some(time(0)),
     };
     let late = Endpoint {
-        name: "job".to_owned(),
+        name: text("job"),
         role: None,
         addresses: texts(&["10.1.0.8"]),
         ifindex: None,
-        state: State::Failed("the namespace is gone".to_owned()),
+        state: State::Failed(text("the namespace is gone")),
         since: None,
         ..web.clone()
     };
-    EndpointList { host: "h1".to_owned(), endpoints: vec![late, web] }
+    EndpointList { host: text("h1"), endpoints: vec![late, web] }
 }
 
 pub(crate) fn rule_list() -> RuleList {
     let allow = Rule {
         id: Some(7),
-        name: text("to-db"),
+        name: Some(text("to-db")),
         action: Decision::Allow,
-        from: "shop/web".to_owned(),
-        to: "blog/db".to_owned(),
-        what: "tcp/5432".to_owned(),
+        from: text("shop/web"),
+        to: text("blog/db"),
+        what: text("tcp/5432"),
         precedence: 1000,
         text: mention().text,
         source: Some(source()),
@@ -155,11 +161,11 @@ pub(crate) fn rule_list() -> RuleList {
         id: None,
         name: None,
         action: Decision::Deny,
-        from: "shop".to_owned(),
-        to: "outside".to_owned(),
-        what: "any".to_owned(),
+        from: text("shop"),
+        to: text("outside"),
+        what: text("any"),
         precedence: 2000,
-        text: "deny shop -> outside any precedence 2000".to_owned(),
+        text: text("deny shop -> outside any precedence 2000"),
         source: None,
         hits: None,
     };
@@ -173,14 +179,14 @@ pub(crate) fn rule_change() -> RuleChange {
 pub(crate) fn policy() -> Policy {
     let [allow, deny] = rule_list().rules.try_into().unwrap();
     Policy {
-        app: "shop".to_owned(),
+        app: text("shop"),
         defaults: defaults(),
         ingress: vec![allow],
         egress: vec![deny],
         revision: 42,
         hosts: vec![
-            HostRevision { host: "h1".to_owned(), revision: Some(42) },
-            HostRevision { host: "h2".to_owned(), revision: None },
+            HostRevision { host: text("h1"), revision: Some(42) },
+            HostRevision { host: text("h2"), revision: None },
         ],
     }
 }
@@ -190,13 +196,13 @@ pub(crate) fn why() -> WhyAnswer {
     WhyAnswer {
         from: web(),
         to: db(),
-        what: "tcp/5432".to_owned(),
+        what: text("tcp/5432"),
         decision: Decision::Deny,
         direction: Direction::Ingress,
-        reason: text("policy-default"),
+        reason: Some(text("policy-default")),
         rule: of_default(),
-        hop: "peer h2".to_owned(),
-        would_allow: text("allow shop/web -> blog/db tcp/5432"),
+        hop: text("peer h2"),
+        would_allow: Some(text("allow shop/web -> blog/db tcp/5432")),
         steps: vec![
             step("route", "fd00:2::/64 is on peer h2"),
             step("egress of shop/web", "no rule, default open"),
@@ -204,20 +210,20 @@ pub(crate) fn why() -> WhyAnswer {
         ],
         live: Some(Live {
             decision: Decision::Deny,
-            reason: text("policy-default"),
-            program: "from_workload".to_owned(),
+            reason: Some(text("policy-default")),
+            program: text("from_workload"),
             agrees: true,
-            detail: text("TC_ACT_SHOT"),
+            detail: Some(text("TC_ACT_SHOT")),
         }),
     }
 }
 
 pub(crate) fn flow_list() -> FlowList {
     let flow = Flow {
-        protocol: "tcp".to_owned(),
+        protocol: text("tcp"),
         opener: web(),
         other: db(),
-        state: "open".to_owned(),
+        state: text("open"),
         rule: Some(mention()),
         sent: Volume { packets: 12, bytes: 3456 },
         received: Volume { packets: 9_876_543, bytes: 12_345_678_901 },
@@ -226,9 +232,9 @@ pub(crate) fn flow_list() -> FlowList {
         stale: false,
     };
     let dns = Flow {
-        protocol: "udp".to_owned(),
+        protocol: text("udp"),
         other: outside(),
-        state: "opening".to_owned(),
+        state: text("opening"),
         rule: None,
         received: Volume::default(),
         stale: true,
@@ -239,8 +245,8 @@ pub(crate) fn flow_list() -> FlowList {
 
 pub(crate) fn traffic_list() -> TrafficList {
     let pair = Pair {
-        from: "shop".to_owned(),
-        to: "blog".to_owned(),
+        from: text("shop"),
+        to: text("blog"),
         volume: Volume { packets: 1000, bytes: 1_500_000 },
         flows: 3,
         drops: 12,
@@ -251,17 +257,17 @@ pub(crate) fn traffic_list() -> TrafficList {
 pub(crate) fn dropped() -> Dropped {
     Dropped {
         time: time(5),
-        host: "h2".to_owned(),
-        hook: "from_underlay".to_owned(),
+        host: text("h2"),
+        hook: text("from_underlay"),
         direction: Some(Direction::Ingress),
         from: web(),
         to: db(),
-        protocol: "tcp".to_owned(),
-        tcp_flags: text("SYN"),
-        reason: "policy-default".to_owned(),
+        protocol: text("tcp"),
+        tcp_flags: Some(text("SYN")),
+        reason: text("policy-default"),
         rule: Some(of_default()),
         skipped: 3,
-        would_allow: text("allow shop/web -> blog/db tcp/5432"),
+        would_allow: Some(text("allow shop/web -> blog/db tcp/5432")),
     }
 }
 
@@ -269,9 +275,9 @@ pub(crate) fn drop_list() -> DropList {
     let spoof = Dropped {
         direction: None,
         to: Side { app: None, name: None, role: None, ..db() },
-        protocol: "icmp/8/0".to_owned(),
+        protocol: text("icmp/8/0"),
         tcp_flags: None,
-        reason: "spoofed-address".to_owned(),
+        reason: text("spoofed-address"),
         rule: None,
         skipped: 0,
         would_allow: None,
@@ -293,55 +299,55 @@ pub(crate) fn drop_list() -> DropList {
 
 pub(crate) fn peer_list() -> PeerList {
     let ready = Peer {
-        name: "h2".to_owned(),
-        underlay: text("192.0.2.2"),
-        uplink: text("ens3"),
-        next_hop: text("192.0.2.1 at 02:00:00:00:00:01"),
+        name: text("h2"),
+        underlay: Some(text("192.0.2.2")),
+        uplink: Some(text("ens3")),
+        next_hop: Some(text("192.0.2.1 at 02:00:00:00:00:01")),
         path_mtu: Some(1500),
         inner_mtu: Some(1450),
         prefixes: texts(&["10.1.2.0/24", "fd00:1:2::/80"]),
         state: State::Ready,
     };
     let waiting = Peer {
-        name: "h3".to_owned(),
+        name: text("h3"),
         underlay: None,
         uplink: None,
         next_hop: None,
         path_mtu: None,
         inner_mtu: None,
         prefixes: Vec::new(),
-        state: State::Waiting("no route to 192.0.2.3".to_owned()),
+        state: State::Waiting(text("no route to 192.0.2.3")),
     };
     PeerList { peers: vec![ready, waiting] }
 }
 
 pub(crate) fn status() -> Status {
     Status {
-        host: "h1".to_owned(),
-        version: "0.1.0".to_owned(),
-        kernel: "6.12.0".to_owned(),
+        host: text("h1"),
+        version: text("0.1.0"),
+        kernel: text("6.12.0"),
         started: time(0),
         revision: 42,
         in_force: Some(41),
         epoch: 9,
         problem: Some(Problem {
-            what: "\"Shop\" is no app name: use a-z".to_owned(),
+            what: text("\"Shop\" is no app name: use a-z"),
             source: Some(Source { column: Some(7), ..source() }),
         }),
         degraded: vec![Degraded {
-            what: "program guard".to_owned(),
-            why: "XDP is not supported by ens3; the check behind it stands".to_owned(),
+            what: text("program guard"),
+            why: text("XDP is not supported by ens3; the check behind it stands"),
         }],
         hook_kind: HookKind::Tcx,
-        encapsulation: "vxlan-gbp by adjust_room".to_owned(),
+        encapsulation: text("vxlan-gbp by adjust_room"),
         port: 6784,
-        gateway: Gateway { device: "weft0".to_owned(), addresses: texts(&["10.1.0.1"]), state: State::Ready },
-        masquerade: State::Waiting("nft is busy".to_owned()),
+        gateway: Gateway { device: text("weft0"), addresses: texts(&["10.1.0.1"]), state: State::Ready },
+        masquerade: State::Waiting(text("nft is busy")),
         tables: vec![
-            Table { name: "ROUTES".to_owned(), used: 12, max: 262_144, refused: 0 },
-            Table { name: "RULES".to_owned(), used: 2_000_000, max: 2_097_152, refused: 3 },
+            Table { name: text("ROUTES"), used: 12, max: 262_144, refused: 0 },
+            Table { name: text("RULES"), used: 2_000_000, max: 2_097_152, refused: 3 },
         ],
-        repaired: vec![Repaired { what: "map ROUTES".to_owned(), times: 2 }],
+        repaired: vec![Repaired { what: text("map ROUTES"), times: 2 }],
         reconcile: Some(Reconcile { at: time(5), took_ms: 3, changes: 1 }),
         endpoints: Tally { ready: 3, waiting: 1, failed: 0 },
         peers: Tally { ready: 2, waiting: 0, failed: 0 },
@@ -356,8 +362,8 @@ pub(crate) fn map_list() -> MapList {
         desired: desired.map(str::to_owned),
     };
     let routes = Map {
-        name: "ROUTES".to_owned(),
-        shape: "lpm-trie".to_owned(),
+        name: text("ROUTES"),
+        shape: text("lpm-trie"),
         used: 3,
         max: 262_144,
         desired: Some(3),
@@ -370,8 +376,8 @@ pub(crate) fn map_list() -> MapList {
         left_out: 1,
     };
     let flows = Map {
-        name: "FLOWS".to_owned(),
-        shape: "lru-hash".to_owned(),
+        name: text("FLOWS"),
+        shape: text("lru-hash"),
         used: 1,
         max: 131_072,
         desired: None,

@@ -25,7 +25,7 @@ use self::{
         flows::{FlowList, ListFlows, ListTraffic, TrafficList},
         maps::{MapList, ShowMaps},
         rules::{AddRule, ListRules, Policy, RemoveRule, RuleChange, RuleList, ShowPolicy},
-        state::{Diagnosis, Diagnose, GetStatus, ListPeers, PeerList, Reset, ResetDone, Status},
+        state::{Diagnose, Diagnosis, GetStatus, ListPeers, PeerList, Reset, ResetDone, Status},
         why::{Why, WhyAnswer},
     },
     refusal::Refusal,

@@ -6,8 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use weft_common::addr::Mac;
 
 use super::{
-    side::State,
     naming::{Detachable, Gateway, Target},
+    side::State,
     text,
     time::Timestamp,
 };
@@ -181,7 +181,6 @@ pub fn wanted(addresses: impl IntoIterator<Item = IpAddr>) -> Result<Addresses, 
 mod addresses {
     use super::{Addresses, Deserialize, Deserializer, Error, Serializer, text, wanted};
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]
     pub(super) fn serialize<S: Serializer>(addresses: &Addresses, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(addresses.iter())
     }
@@ -196,7 +195,7 @@ mod addresses {
 mod mac {
     use super::{Deserialize, Deserializer, Error, Mac, Serializer, endpoint, text};
 
-    #[expect(clippy::ref_option, reason = "serde passes the field by reference")]
+    #[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]
     pub(super) fn serialize<S: Serializer>(mac: &Option<Mac>, serializer: S) -> Result<S::Ok, S::Error> {
         text::maybe::serialize(mac, serializer)
     }

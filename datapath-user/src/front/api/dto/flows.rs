@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 use super::{
-    side::{RuleMention, Side, Volume},
     naming::Protocol,
+    side::{RuleMention, Side, Volume},
     text,
 };
 use crate::model::name::{AppName, EndpointName};

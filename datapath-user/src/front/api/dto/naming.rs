@@ -107,8 +107,7 @@ impl FromStr for TargetName {
         let inner = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
         let fits = !text.is_empty() && text.len() <= LONGEST && !text.starts_with(['.', '-']);
         if !fits || !text.bytes().all(inner) {
-            let help =
-                "give a process id, the absolute path of a namespace as /run/netns/x, or the name of a namespace or container";
+            let help = "give a process id, the absolute path of a namespace as /run/netns/x, or the name of a namespace or container";
             return Err(Invalid::new("target", text, help));
         }
         Ok(Self(text.to_owned()))

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     apps::Defaults,
-    side::{Decision, Source},
     naming::WhichRule,
+    side::{Decision, Source},
     text,
 };
 use crate::model::{self, name::AppName};

@@ -85,7 +85,9 @@ fn what_is_wrong_with_a_request_is_named() {
     assert!(refused::<AddApp>(bad_default).contains("\"ajar\" is no default: use open or closed"));
     let bad_default = json!({ "name": "a", "prefixes": [], "defaults": { "within": "open" } });
     assert!(refused::<AddApp>(bad_default).contains("unknown field `within`"));
-    assert!(refused::<Why>(json!({ "from": "a", "to": "b", "what": "tcp" })).contains("name one protocol and one port"));
+    assert!(
+        refused::<Why>(json!({ "from": "a", "to": "b", "what": "tcp" })).contains("name one protocol and one port")
+    );
 }
 
 #[test]

@@ -23,7 +23,6 @@ pub mod maybe {
     use super::{Deserialize, Deserializer, Display, Error, FromStr, Serializer};
 
     /// Writes the value if there is one.
-    #[expect(clippy::ref_option, reason = "serde passes the field by reference")]
     pub fn serialize<T: Display, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
         match value {
             Some(value) => serializer.collect_str(value),

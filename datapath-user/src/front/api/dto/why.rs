@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    side::{Decision, Direction, RuleMention, Side},
     naming::{Party, Probe},
+    side::{Decision, Direction, RuleMention, Side},
     text,
 };
 

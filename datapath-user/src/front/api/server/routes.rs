@@ -36,7 +36,7 @@ use crate::front::api::{
 /// How long a caller may take to send the body of a request.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 /// How long a use case may take: longer than any wait inside one.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+const ANSWER_WITHIN: Duration = Duration::from_mins(1);
 
 /// All paths.
 pub(super) fn router<H: Handler>(shared: Shared<H>) -> Router {
