@@ -16,12 +16,12 @@ use crate::{admit, forward, maps};
 /// The program.
 #[inline(always)]
 pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
-    // A copy that is on its way to a peer was decided on where it was made.
-    if skb.is_tunnelled() {
-        return Ok(Forward::Pass);
-    }
     let ether: Ether = skb.get(0).ok_or(DropReason::Malformed)?;
     parse(&mut run.packet, skb, Ether::LEN, ether.ethertype)?;
+    if run.packet.dst.is_multicast() || run.packet.dst.is_broadcast() {
+        // The host is a member of no app: what it tells or asks the link concerns nobody.
+        return Ok(Forward::Done);
+    }
     admit::complete(run)?;
     let len = skb.len();
     identify(skb, run)?;

@@ -54,6 +54,11 @@ pub fn from_underlay(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn from_host(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
+    // A copy on its way to a peer was decided on where it was made, by a run that is still going on: its memory is
+    // not to be touched.
+    if skb.is_tunnelled() {
+        return outcome::pass();
+    }
     let Some(run) = begin(Hook::FromHost) else { return outcome::lost() };
     let outcome = from_host::run(&mut skb, run);
     outcome::finish(&mut skb, run, outcome)

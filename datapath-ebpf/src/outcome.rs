@@ -70,6 +70,12 @@ fn refuse(skb: &mut Skb, run: &mut Run) -> i32 {
     TC_ACT_SHOT
 }
 
+/// The code for a packet that is left as it is.
+#[inline(always)]
+pub fn pass() -> i32 {
+    send(Forward::Pass)
+}
+
 /// The code when there is no memory for a run, which the kernel gives every program.
 #[inline(always)]
 pub fn lost() -> i32 {

@@ -1,8 +1,9 @@
 //! What one run of a program has found out about its packet, step by step.
 //!
 //! It lives in per-CPU memory, because the kernel's 512 bytes of stack are shared by a whole call chain.
-//! Every CPU has its own, and runs do not nest: a program that redirects has ended before the packet
-//! moves, and copies are queued.
+//! Every CPU has its own, and runs that use it do not nest: a program that redirects has ended before the packet
+//! moves, copies to containers are queued, and copies to peers, which pass `from_host` at once, are let through by it
+//! before it begins.
 
 use weft_common::addr::{Ip, Mac};
 use weft_common::answer::{Error6, Notice};

@@ -134,8 +134,8 @@ pub enum App {
     Ls,
     /// Make one
     ///
-    /// Every host may then have endpoints of it. Refused where the cluster is described by a file: edit the file,
-    /// it is picked up.
+    /// A host can have endpoints of it as soon as it was given a part of its prefixes. Where a file describes the
+    /// cluster, the app is written there, and so is what hosts are given.
     Add(AddApp),
     /// Show one, with its endpoints on this host and the rules that name it
     Show {

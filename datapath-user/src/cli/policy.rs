@@ -62,10 +62,10 @@ pub(super) fn show(page: &mut Page, policy: &Policy) {
     table(page, egress);
     page.gap();
     let there = hosts.iter().filter(|host| host.revision >= Some(*revision)).count();
-    page.line(format!("{there}/{} hosts enforce revision {revision}", hosts.len()));
+    page.line(format!("{there}/{} hosts are known to enforce revision {revision}", hosts.len()));
     for host in hosts.iter().filter(|host| host.revision < Some(*revision)) {
-        let at = host.revision.map_or("no revision".to_owned(), |revision| format!("revision {revision}"));
-        page.toned(Tone::Odd, format!("  {} enforces {at}", host.host));
+        let at = host.revision.map_or("not known".to_owned(), |revision| format!("revision {revision}"));
+        page.toned(Tone::Odd, format!("  {}: {at}", host.host));
     }
 }
 

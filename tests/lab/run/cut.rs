@@ -81,7 +81,7 @@ fn read_clock(blog: &Party, address: SocketAddr) -> Result<TcpStream> {
         write!(stream, "GET /clock HTTP/1.0\r\n\r\n")?;
         let lines = BufReader::new(stream.try_clone()?).lines();
         let ticks: Vec<_> = lines.map_while(Result::ok).filter(|line| line.starts_with("tick ")).take(TICKS).collect();
-        println!("   http://{address}/clock: {}...", ticks.join(", "));
+        println!("   {}: {}...", if address.is_ipv4() { "IPv4" } else { "IPv6" }, ticks.join(", "));
         std::io::Result::Ok(stream)
     };
     blog.container.namespace.run(open).with_context(|| format!("read the clock at {address}"))

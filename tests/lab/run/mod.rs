@@ -41,6 +41,9 @@ const BLOG_DB: usize = 3;
 /// As it is typed, and as the CLI takes it.
 const RULE: &str = "blog -> shop/web tcp/80";
 
+/// Exit status of `weft why` for what is denied.
+const DENIED: i32 = 3;
+
 /// A change reaches every host in less; a loaded machine is given time.
 const TAKES_EFFECT_WITHIN: Duration = Duration::from_secs(10);
 
@@ -121,12 +124,15 @@ impl Show {
             parties[WEB_1].name()
         );
         unexpected.extend(cut::show(self, interrupt)?);
-        unexpected.extend(self.show_reach(&apart, interrupt)?);
+        let differences = self.settled(&apart, interrupt)?.1;
+        if differences.is_empty() {
+            println!("   All pairs once more: as in step 1.\n");
+        }
+        unexpected.extend(differences);
 
         println!("4. What weft says of it.\n");
-        let (from, to) = (parties[BLOG_DB].name(), parties[WEB_1].name());
-        self.show_question(1, &["why", &from, &to, "tcp/80"]);
-        self.show_weft(0, &["status"])?;
+        unexpected.extend(self.show_why());
+        self.show_status()?;
 
         if unexpected.is_empty() {
             println!("Everything was as expected.");
@@ -146,19 +152,25 @@ impl Show {
         grid
     }
 
-    /// Probes until the table is as expected, or it is clear that it will not be, and prints it.
+    /// The table, when it is as expected or it is clear that it will not be.
     fn show_reach(&self, expected: &Reach, interrupt: &Interrupt) -> Result<Vec<String>> {
+        let (found, differences) = self.settled(expected, interrupt)?;
+        println!("{}", indented(&found.to_string()));
+        Ok(differences)
+    }
+
+    /// Probes until that is as expected or has had its time; what differs then is told.
+    fn settled(&self, expected: &Reach, interrupt: &Interrupt) -> Result<(Reach, Vec<String>)> {
         let started = Instant::now();
         loop {
             interrupt.pause(Duration::ZERO)?;
             let found = Reach::probe(&self.parties)?;
             let differences = found.differences(expected);
             if differences.is_empty() || started.elapsed() > TAKES_EFFECT_WITHIN {
-                println!("{}", indented(&found.to_string()));
                 for difference in &differences {
                     println!("   NOT AS EXPECTED: {difference}\n");
                 }
-                return Ok(differences);
+                return Ok((found, differences));
             }
         }
     }
@@ -169,7 +181,7 @@ impl Show {
         let [address, _] = to.addresses();
         let page = from.container.namespace.run(|| servers::get(address, "/visits"));
         let said = page.as_ref().map_or_else(ToString::to_string, Clone::clone);
-        println!("   {} gets http://{address}/visits, which {} counts in the store:", from.name(), to.name());
+        println!("   {} gets http://{}/visits, which {} counts in the store:", from.name(), address.ip(), to.name());
         println!("   \"{said}\"\n");
         let wanted = "visit 1 to web-1";
         (said != wanted).then(|| format!("/visits of {}: {said:?}, not {wanted:?}", to.name()))
@@ -183,11 +195,24 @@ impl Show {
         Ok(())
     }
 
-    /// A command whose status is an answer.
-    fn show_question(&self, host: usize, arguments: &[&str]) {
-        println!("   h{}$ weft {}", host + 1, typed(arguments));
-        let (_, said, errors) = self.cluster.try_weft(host, arguments);
+    /// Why the request of step 3 is refused: an answer whose exit status says no.
+    fn show_why(&self) -> Option<String> {
+        let Party { app, role, .. } = self.parties[BLOG_DB];
+        let (from, to) = (format!("{app}/{role}"), self.parties[WEB_1].name());
+        let arguments = ["why", &from, &to, "tcp/80"];
+        println!("   h1$ weft {}", typed(&arguments));
+        let (status, said, errors) = self.cluster.try_weft(0, &arguments);
         println!("{}", indented(&format!("{said}{errors}")));
+        let unexpected = format!("weft {}: {status}, not {DENIED}", typed(&arguments));
+        (status.code() != Some(DENIED)).then_some(unexpected)
+    }
+
+    /// The first part of it: the rest is how full each table is.
+    fn show_status(&self) -> Result<()> {
+        println!("   h1$ weft status");
+        let said = self.cluster.weft(0, &["status"])?;
+        println!("{}", indented(said.split("\n\n").next().unwrap_or_default()));
+        Ok(())
     }
 
     fn hint(&self) {
@@ -200,7 +225,7 @@ impl Show {
         let blog = self.parties[BLOG_DB].container.namespace.name();
         println!("   h1 ps; h2 flows; h3 drops");
         println!("   h1 allow '{RULE}'");
-        println!("   ip netns exec {blog} curl -m 2 http://{web}/");
+        println!("   ip netns exec {blog} curl -m 2 http://{}/", web.ip());
         println!("   h1 allow '{RULE}' --remove");
         println!("   $EDITOR {}", self.cluster.file().display());
     }
