@@ -3,17 +3,12 @@
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::wire::Plain;
-
 /// An IPv4 (v4-mapped, RFC 4291 §2.5.5.2) or IPv6 address: four words whose bytes are in network order.
 #[repr(transparent)]
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ip(pub [u32; 4]);
 
-// SAFETY: transparent over an array of integers.
-#[expect(unsafe_code, reason = "a transparent array of integers is plain")]
-unsafe impl Plain for Ip {}
-crate::wire_pod!(Ip);
+crate::wire_newtype!(Ip([u32; 4]));
 
 const V4_MAPPED: u32 = 0x0000_ffff_u32.to_be();
 
@@ -148,10 +143,7 @@ impl fmt::Debug for Ip {
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u16; 3]);
 
-// SAFETY: transparent over an array of integers.
-#[expect(unsafe_code, reason = "a transparent array of integers is plain")]
-unsafe impl Plain for Mac {}
-crate::wire_pod!(Mac);
+crate::wire_newtype!(Mac([u16; 3]));
 
 impl Mac {
     /// `ff:ff:ff:ff:ff:ff`.

@@ -1,7 +1,5 @@
 //! Numbers with a meaning: app, role, identity, epoch, peer.
 
-use crate::wire::Plain;
-
 macro_rules! number {
     ($(#[$meta:meta])* $name:ident($raw:ty)) => {
         $(#[$meta])*
@@ -9,10 +7,7 @@ macro_rules! number {
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub $raw);
 
-        // SAFETY: transparent over an integer.
-        #[expect(unsafe_code, reason = "a transparent integer is plain")]
-        unsafe impl Plain for $name {}
-        crate::wire_pod!($name);
+        crate::wire_newtype!($name($raw));
     };
 }
 

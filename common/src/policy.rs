@@ -79,10 +79,7 @@ crate::wire! {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rank(pub u32);
 
-// SAFETY: transparent over an integer.
-#[expect(unsafe_code, reason = "a transparent integer is plain")]
-unsafe impl crate::wire::Plain for Rank {}
-crate::wire_pod!(Rank);
+crate::wire_newtype!(Rank(u32));
 
 /// What a rule does. The numbers are the order at equal precedence; 0 is nothing, which denies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -88,12 +88,8 @@ drop_reasons! {
     TooBig = "too-big",
     /// The endpoint sends more to everybody than one may.
     BroadcastStorm = "broadcast-storm",
-    /// A control port of the host, or another app's gateway, is not for endpoints.
-    HostPort = "host-port",
     /// The kernel refused to change the packet's size or to redirect it.
     KernelRefused = "kernel-refused",
-    /// A program that was to be called next is not loaded.
-    ProgramMissing = "program-missing",
     /// The peer's entry has no next hop yet.
     PeerUnreachable = "peer-unreachable",
 }

@@ -58,6 +58,24 @@ macro_rules! wire {
     )*};
 }
 
+/// Promises that a transparent type over a plain one is plain.
+#[macro_export]
+macro_rules! wire_newtype {
+    ($name:ident($raw:ty)) => {
+        const _: () = {
+            const fn plain<T: $crate::wire::Plain>() -> usize {
+                size_of::<T>()
+            }
+            assert!(size_of::<$name>() == plain::<$raw>(), "the type is not transparent");
+        };
+
+        // SAFETY: a newtype of the same size as what it holds, which is plain.
+        #[expect(unsafe_code, reason = "wire.rs is where a type is promised to be plain")]
+        unsafe impl $crate::wire::Plain for $name {}
+        $crate::wire_pod!($name);
+    };
+}
+
 /// Lets aya copy the type into and out of maps.
 #[cfg(feature = "user")]
 #[macro_export]

@@ -1,15 +1,42 @@
 //! weft: a network for the containers of many hosts, with a firewall for each application.
+//!
+//! Modules in layers; an edge that is not in `xtask tidy`'s table does not build in CI.
 
-pub mod cli;
-pub mod front;
+/// The cluster as values: no I/O, no serialisation.
 pub mod model;
-pub mod plan;
+
+/// Where the cluster is kept, and how it is changed.
 pub mod store;
+
+/// Pure: what this host should have.
+pub mod plan;
+
+/// The kernel's objects as values; the only module with `unsafe`.
 pub mod kernel;
-pub mod reconcile;
+
+/// How far this host is: written by the reconciler, awaited by the use cases.
 pub mod status;
-pub mod daemon;
-pub mod observe;
+
+/// What the use cases ask of the reconciler.
 pub mod order;
-pub mod service;
+
+/// Brings the host into accord with the plan.
+pub mod reconcile;
+
+/// What the programs reported.
+pub mod observe;
+
+/// Packets that the tables could not place.
 pub mod slowpath;
+
+/// The use cases.
+pub mod service;
+
+/// How the outside reaches the use cases: the API.
+pub mod front;
+
+/// The commands of `weft`.
+pub mod cli;
+
+/// Wires the tasks of `weftd`.
+pub mod daemon;

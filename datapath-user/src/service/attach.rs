@@ -39,6 +39,9 @@ impl Service {
         let turn = self.attaching.lock().await;
         let netns = open(&request.target)?;
         let place = place(&netns, &request.target)?;
+        if netns.id()? == Netns::current()?.id()? {
+            return Err(Refusal::invalid("that is this host's own network namespace: name a container's"));
+        }
         let name = match &request.name {
             Some(name) => name.clone(),
             None => default_name(&request.target, &place)?,

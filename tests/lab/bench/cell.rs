@@ -46,6 +46,9 @@ pub(super) enum Quantity {
     Throughput,
     /// Seconds of processor time for a gigabyte, of both ends and all that is between.
     Work,
+    /// Microseconds of processor time for a packet or an exchange. Holds where rates do not: on a machine that others
+    /// use too.
+    Effort,
     /// Million packets a second.
     Packets,
     /// Microseconds that half of the exchanges took at most.
@@ -100,9 +103,9 @@ impl Metric {
     pub(super) fn quantities(self) -> &'static [Quantity] {
         match self {
             Self::Tcp { .. } => &[Quantity::Throughput, Quantity::Work],
-            Self::Udp => &[Quantity::Packets],
-            Self::Requests => &[Quantity::Median, Quantity::Tail],
-            Self::Connections => &[Quantity::Connections],
+            Self::Udp => &[Quantity::Packets, Quantity::Effort],
+            Self::Requests => &[Quantity::Median, Quantity::Tail, Quantity::Effort],
+            Self::Connections => &[Quantity::Connections, Quantity::Effort],
         }
     }
 }
@@ -123,6 +126,7 @@ impl Quantity {
         match self {
             Self::Throughput => "Gbit/s",
             Self::Work => "CPU s/GB",
+            Self::Effort => "CPU us each",
             Self::Packets => "Mpackets/s",
             Self::Median => "p50 us",
             Self::Tail => "p99 us",

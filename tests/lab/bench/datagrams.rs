@@ -16,7 +16,7 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmm
 use weft_tests::underlay::Family;
 
 use super::cell::{Quantity, Sample};
-use super::machine::{Side, pin};
+use super::machine::{Side, Work, pin};
 use super::pair::Pair;
 
 /// Bytes after the UDP header.
@@ -47,6 +47,8 @@ struct Trial {
     rate: f64,
     /// From 0 to 1.
     loss: f64,
+    /// Microseconds of processor time for a packet that was sent.
+    effort: f64,
 }
 
 /// The highest rate that is carried.
@@ -67,22 +69,25 @@ pub(super) fn measure(pair: &Pair, family: Family, time: Duration) -> Result<Sam
             bail!("a thread that measures has panicked");
         };
         counted?;
-        Ok(vec![(Quantity::Packets, found? / 1e6)])
+        let (rate, effort) = found?;
+        Ok(vec![(Quantity::Packets, rate / 1e6), (Quantity::Effort, effort)])
     })
 }
 
-/// As fast as it goes; and if that loses too much, between that and nothing.
-fn search(mut trial: impl FnMut(Option<f64>, Duration) -> Result<Trial>, time: Duration) -> Result<f64> {
+/// As fast as it goes; and if that loses too much, between that and nothing. Gives the rate, and what a packet costs:
+/// at full speed, for a sender that keeps a pace works while it waits.
+fn search(mut trial: impl FnMut(Option<f64>, Duration) -> Result<Trial>, time: Duration) -> Result<(f64, f64)> {
     // The first packets find neighbours, flows and cold caches.
     trial(Some(1e5), time / 10)?;
     let flood = trial(None, time / 2)?;
     if flood.loss <= LOSS {
-        return Ok(trial(None, time / 2)?.rate.max(flood.rate));
+        let again = trial(None, time / 2)?;
+        return Ok((again.rate.max(flood.rate), f64::midpoint(again.effort, flood.effort)));
     }
     let (mut carried, mut too_fast) = (0.0, flood.rate);
     for _ in 0..STEPS {
         let pace = f64::midpoint(carried, too_fast);
-        let Trial { rate, loss } = trial(Some(pace), time / 4)?;
+        let Trial { rate, loss, effort: _ } = trial(Some(pace), time / 4)?;
         // What could not be sent at this pace is not a rate that was tried.
         if loss <= LOSS && rate > carried {
             carried = rate;
@@ -93,7 +98,7 @@ fn search(mut trial: impl FnMut(Option<f64>, Duration) -> Result<Trial>, time: D
     if carried == 0.0 {
         bail!("no rate is carried: of {:.0} packets a second {:.1} % are lost", flood.rate, flood.loss * 100.0);
     }
-    Ok(carried)
+    Ok((carried, flood.effort))
 }
 
 /// Sends for `time` and waits for what is under way.
@@ -105,7 +110,7 @@ fn try_rate(client: &UdpSocket, received: &AtomicU64, pace: Option<f64>, time: D
     let before = received.load(Ordering::Relaxed);
 
     let mut sent = 0_u64;
-    let started = Instant::now();
+    let (worked, started) = (Work::now()?, Instant::now());
     loop {
         let elapsed = started.elapsed();
         if elapsed >= time {
@@ -124,12 +129,10 @@ fn try_rate(client: &UdpSocket, received: &AtomicU64, pace: Option<f64>, time: D
         }
     }
     let elapsed = started.elapsed().as_secs_f64();
+    let effort = Work::now()?.micros_each_since(worked, sent);
 
-    let arrived = settled(received) - before;
-    Ok(Trial {
-        rate: super::number(arrived) / elapsed,
-        loss: 1.0 - super::number(arrived) / super::number(sent.max(1)),
-    })
+    let arrived = super::number(settled(received) - before);
+    Ok(Trial { rate: arrived / elapsed, loss: 1.0 - arrived / super::number(sent.max(1)), effort })
 }
 
 /// The count when it has not changed for a while.
@@ -170,13 +173,13 @@ mod tests {
         move |pace, _| {
             let sent = pace.unwrap_or(most).min(most);
             let rate = sent.min(limit);
-            Ok(Trial { rate, loss: 1.0 - rate / sent })
+            Ok(Trial { rate, loss: 1.0 - rate / sent, effort: 1.0 })
         }
     }
 
     #[test]
     fn the_rate_is_the_highest_that_loses_little() {
-        let found = |limit, most| search(path(limit, most), Duration::from_secs(1)).unwrap();
+        let found = |limit, most| search(path(limit, most), Duration::from_secs(1)).unwrap().0;
         assert!((found(2e6, 1e6) - 1e6).abs() < 1.0, "the sender is the limit");
         let carried = found(5e5, 1e6);
         assert!((4.8e5..=5e5).contains(&carried), "{carried}");

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use weft_tests::underlay::Family;
 
 use super::cell::{Quantity, Sample};
-use super::machine::{Side, pin};
+use super::machine::{Side, Work, pin};
 use super::pair::Pair;
 use super::statistics::quantile;
 
@@ -24,19 +24,20 @@ pub(super) fn requests(pair: &Pair, family: Family, time: Duration) -> Result<Sa
     let (listener, address) = pair.listen(family)?;
     let client = pair.connect(address)?;
     let (server, _) = listener.accept().context("accept a connection")?;
-    let mut times = thread::scope(|scope| {
+    let (mut times, effort) = thread::scope(|scope| {
         let answering = scope.spawn(|| answer(&server));
         let asked = scope.spawn(|| ask(&client, time)).join();
         // Ends the server, also after an error.
         client.shutdown(Shutdown::Both).ok();
-        let (Ok(answered), Ok(times)) = (answering.join(), asked) else {
+        let (Ok(answered), Ok(asked)) = (answering.join(), asked) else {
             bail!("a thread that measures has panicked");
         };
         answered?;
-        times
+        asked
     })?;
     times.sort_by(f64::total_cmp);
-    Ok(vec![(Quantity::Median, quantile(&times, 0.5)), (Quantity::Tail, quantile(&times, 0.99))])
+    let (median, tail) = (quantile(&times, 0.5), quantile(&times, 0.99));
+    Ok(vec![(Quantity::Median, median), (Quantity::Tail, tail), (Quantity::Effort, effort)])
 }
 
 /// Connects, asks, is answered and closes, and again, for `time`: how often that is done in a second.
@@ -44,10 +45,10 @@ pub(super) fn connections(pair: &Pair, family: Family, time: Duration) -> Result
     let (listener, address) = pair.listen(family)?;
     thread::scope(|scope| {
         let serving = scope.spawn(|| serve(&listener));
-        let client: Result<f64> = pair.client.run(|| {
+        let client: Result<Sample> = pair.client.run(|| {
             pin(Side::Client)?;
             let mut done = 0_u64;
-            let started = Instant::now();
+            let (worked, started) = (Work::now()?, Instant::now());
             while started.elapsed() < time {
                 let stream = TcpStream::connect(address)
                     .with_context(|| format!("connect to {address}, after {done} connections"))?;
@@ -55,20 +56,22 @@ pub(super) fn connections(pair: &Pair, family: Family, time: Duration) -> Result
                 exchange(&stream)?;
                 done += 1;
             }
-            Ok(super::number(done) / started.elapsed().as_secs_f64())
+            let effort = Work::now()?.micros_each_since(worked, done);
+            let rate = super::number(done) / started.elapsed().as_secs_f64();
+            Ok(vec![(Quantity::Connections, rate), (Quantity::Effort, effort)])
         });
         // A connection that asks nothing ends the server.
         let ended = pair.connect(address).map(drop);
         let Ok(served) = serving.join() else { bail!("a thread that measures has panicked") };
-        let rate = client?;
+        let sample = client?;
         ended?;
         served?;
-        Ok(vec![(Quantity::Connections, rate)])
+        Ok(sample)
     })
 }
 
-/// Microseconds of each exchange.
-fn ask(socket: &TcpStream, time: Duration) -> Result<Vec<f64>> {
+/// Microseconds that each exchange took, and what it cost on average.
+fn ask(socket: &TcpStream, time: Duration) -> Result<(Vec<f64>, f64)> {
     pin(Side::Client)?;
     socket.set_nodelay(true).context("send at once")?;
     socket.set_read_timeout(Some(PATIENCE)).context("set a time limit")?;
@@ -76,7 +79,7 @@ fn ask(socket: &TcpStream, time: Duration) -> Result<Vec<f64>> {
         exchange(socket)?;
     }
     let mut times = Vec::new();
-    let started = Instant::now();
+    let (worked, started) = (Work::now()?, Instant::now());
     let mut before = started;
     while before.duration_since(started) < time {
         exchange(socket)?;
@@ -84,7 +87,8 @@ fn ask(socket: &TcpStream, time: Duration) -> Result<Vec<f64>> {
         times.push(after.duration_since(before).as_secs_f64() * 1e6);
         before = after;
     }
-    Ok(times)
+    let effort = Work::now()?.micros_each_since(worked, times.len() as u64);
+    Ok((times, effort))
 }
 
 fn exchange(mut socket: &TcpStream) -> Result<()> {

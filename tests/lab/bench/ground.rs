@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::panic::{self, AssertUnwindSafe};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use weft_tests::netns::Netns;
 use weft_tests::underlay::{Family, UPLINK, Underlay};
 
@@ -19,6 +20,8 @@ pub(super) struct Ground {
     pairs: BTreeMap<Setting, Pair>,
     /// `ethtool -k` of an uplink.
     pub(super) features: Vec<String>,
+    /// Settings that could not be built, and why.
+    pub(super) failures: Vec<String>,
     // Dropped after the pairs: daemons, then the hosts they run on.
     woven: Vec<Woven>,
     /// Of the hosts without weft.
@@ -32,20 +35,25 @@ const OVERHEAD: u32 = 14 + 20 + 8 + 8;
 const VXLAN_PORT: u16 = 4789;
 
 impl Ground {
-    /// Builds what the settings need.
-    pub(super) fn build(segment: Segment, settings: &[Setting]) -> Result<Self> {
+    /// Builds what the settings need. One that cannot be built does not keep the others from being measured.
+    pub(super) fn build(segment: Segment, settings: &[Setting]) -> Self {
         let underlay = joined(segment);
         let features = machine::features(underlay.host(0), UPLINK);
-        let mut ground = Self { pairs: BTreeMap::new(), features, woven: Vec::new(), underlay };
+        let mut ground = Self { pairs: BTreeMap::new(), features, failures: Vec::new(), woven: Vec::new(), underlay };
         for &setting in settings {
-            ground.add(setting, segment).with_context(|| format!("build the setting {setting}"))?;
+            // The harness panics, and has told why. What a panic leaves half done is not used.
+            let built = panic::catch_unwind(AssertUnwindSafe(|| ground.add(setting, segment)));
+            match built.unwrap_or_else(|_| bail!("see above")) {
+                Ok(()) => {}
+                Err(error) => ground.failures.push(format!("build {setting}, {segment}: {error:#}")),
+            }
         }
-        Ok(ground)
+        ground
     }
 
-    /// The two ends of a setting.
-    pub(super) fn pair(&self, setting: Setting) -> Result<&Pair> {
-        self.pairs.get(&setting).with_context(|| format!("the setting {setting} was not built"))
+    /// The two ends of a setting, if it was built.
+    pub(super) fn pair(&self, setting: Setting) -> Option<&Pair> {
+        self.pairs.get(&setting)
     }
 
     fn add(&mut self, setting: Setting, segment: Segment) -> Result<()> {

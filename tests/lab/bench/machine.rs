@@ -84,6 +84,11 @@ impl Work {
     pub(super) fn seconds_since(self, earlier: Self) -> f64 {
         self.0.saturating_sub(earlier.0).as_secs_f64()
     }
+
+    /// Microseconds since `earlier` for each of `count`.
+    pub(super) fn micros_each_since(self, earlier: Self, count: u64) -> f64 {
+        self.seconds_since(earlier) * 1e6 / super::number(count.max(1))
+    }
 }
 
 /// The directories of ksoftirqd, one a core.

@@ -75,7 +75,10 @@ pub(crate) fn run(options: &Options, interrupt: &Interrupt) -> Result<()> {
         let segment = first.surroundings.underlay;
         let here = left.partition_point(|line| line.surroundings.underlay == segment);
         let (here, rest) = left.split_at(here);
-        let ground = Ground::build(segment, &settings_of(here))?;
+        let ground = Ground::build(segment, &settings_of(here));
+        // To be asked to end while a program runs looks like its failure.
+        interrupt.pause(Duration::ZERO)?;
+        bench.failures.extend(ground.failures.iter().cloned());
         features.insert(segment.to_string(), ground.features.clone());
         found.extend(bench.rounds(&ground, segment, here)?);
         left = rest;
@@ -172,7 +175,7 @@ impl Bench<'_> {
     fn cell(&mut self, ground: &Ground, line: &Line, setting: Setting) -> Result<Option<Sample>> {
         // Between two measurements, whatever they are: a chance to end.
         self.interrupt.pause(Duration::ZERO)?;
-        let pair = ground.pair(setting)?;
+        let Some(pair) = ground.pair(setting) else { return Ok(None) };
         match sample(line.metric, pair, line.surroundings.family, self.time, self.interrupt) {
             Ok(sample) => Ok(Some(sample)),
             Err(error) if error.is::<Interrupted>() => Err(error),

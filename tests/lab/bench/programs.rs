@@ -35,11 +35,11 @@ const TIME: Duration = Duration::from_millis(500);
 /// Measures once more with the kernel's statistics on.
 pub(super) fn measure(interrupt: &Interrupt) -> Result<Vec<Runs>> {
     let settings = [Setting::Weft { rules: 0 }, Setting::Local];
-    let ground = Ground::build(choice::USUAL.underlay, &settings)?;
+    let ground = Ground::build(choice::USUAL.underlay, &settings);
     let _counting = enable_stats(Stats::RunTime).context("let the kernel count runs of programs")?;
     let mut found = Vec::new();
     for setting in settings {
-        let pair = ground.pair(setting)?;
+        let pair = ground.pair(setting).with_context(|| ground.failures.join("; "))?;
         for metric in [Metric::Udp, Metric::Tcp { flows: 1 }, Metric::Connections] {
             let before = counters()?;
             let sample = super::sample(metric, pair, Family::V4, TIME, interrupt)?;

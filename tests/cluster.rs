@@ -1,0 +1,131 @@
+//! Clusters of namespaced hosts with a real daemon each.
+
+mod many;
+mod reach;
+mod restart;
+mod segment;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+use weft_tests::host::Host;
+use weft_tests::netns::Netns;
+use weft_tests::underlay::{Family, Underlay};
+
+/// Loading the programs takes a second; other tests may be loading theirs.
+const READY: Duration = Duration::from_secs(60);
+/// What is allowed answers well within this, also on a busy machine.
+const SOON: Duration = Duration::from_secs(5);
+/// What is denied does not answer within this.
+const SILENCE: Duration = Duration::from_millis(700);
+
+/// Hosts h1, h2, … on one underlay, with apps shop (roles web, db) and blog (role db). App a has 10.a.0.0/16 and
+/// fd00:a::/32, of which host h has 10.a.h.0/24 and fd00:a:h::/64.
+struct Cluster {
+    hosts: Vec<Host>,
+    file: PathBuf,
+    _directory: tempfile::TempDir,
+    _underlay: Underlay,
+}
+
+/// A container with its addresses.
+struct Container {
+    netns: Netns,
+    v4: IpAddr,
+    v6: IpAddr,
+}
+
+impl Cluster {
+    fn of(hosts: usize, family: Family) -> Self {
+        let underlay = Underlay::bridged(hosts);
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("cluster.toml");
+        fs::write(&file, description(&underlay, family)).unwrap();
+        let hosts = underlay.hosts().iter().enumerate();
+        let hosts = hosts.map(|(at, netns)| Host::new(&format!("h{}", at + 1), netns)).collect();
+        let mut cluster = Self { hosts, file, _directory: directory, _underlay: underlay };
+        for at in 0..cluster.hosts.len() {
+            cluster.start(at);
+        }
+        for host in &mut cluster.hosts {
+            host.wait_ready(READY);
+        }
+        cluster
+    }
+
+    fn start(&mut self, host: usize) {
+        let file = self.file.to_str().unwrap().to_owned();
+        self.hosts[host].start_daemon(&["--cluster", &file]);
+    }
+
+    /// Attaches a new container on host `at` and gives it when it can be used.
+    fn container(&self, at: usize, name: &str, member: &str) -> Container {
+        let netns = self.hosts[at].container(name);
+        let (app, role) = member.split_once('/').map_or((member, None), |(app, role)| (app, Some(role)));
+        let path = netns.path();
+        let mut arguments = vec!["attach", path.to_str().unwrap(), "--app", app, "--name", name];
+        arguments.extend(role.map(|role| ["--role", role]).into_iter().flatten());
+        let attached = self.hosts[at].weft(&[&arguments[..], &["--json"]].concat());
+        let addresses: Vec<IpAddr> = attached["addresses"].as_array().unwrap().iter().map(address).collect();
+        let of = |is: fn(&IpAddr) -> bool| *addresses.iter().find(|addr| is(addr)).unwrap();
+        Container { netns, v4: of(IpAddr::is_ipv4), v6: of(IpAddr::is_ipv6) }
+    }
+
+    /// Runs the CLI on host `at`.
+    fn weft(&self, at: usize, arguments: &[&str]) -> Value {
+        self.hosts[at].weft(&[arguments, &["--json"]].concat())
+    }
+
+    /// Packets that host `at` has dropped for `reason`.
+    fn drops(&self, at: usize, reason: &str) -> u64 {
+        let list = self.weft(at, &["drops"]);
+        let counters = list["counters"].as_array().unwrap();
+        counters
+            .iter()
+            .find(|counter| counter["reason"] == reason)
+            .map_or(0, |counter| counter["packets"].as_u64().unwrap())
+    }
+}
+
+impl Container {
+    fn both(&self) -> [IpAddr; 2] {
+        [self.v4, self.v6]
+    }
+
+    fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.v4, port)
+    }
+
+    fn at6(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.v6, port)
+    }
+}
+
+fn address(text: &Value) -> IpAddr {
+    text.as_str().unwrap().split('/').next().unwrap().parse().unwrap()
+}
+
+fn description(underlay: &Underlay, family: Family) -> String {
+    let mut text = String::from("rules = []\n");
+    for host in 1..=underlay.hosts().len() {
+        let address = underlay.ip(host - 1, family);
+        write!(
+            text,
+            "[host.h{host}]\naddress = \"{address}\"\n[host.h{host}.prefixes]\n\
+             shop = [\"10.1.{host}.0/24\", \"fd00:1:{host}::/64\"]\nblog = [\"10.2.{host}.0/24\", \"fd00:2:{host}::/64\"]\n"
+        )
+        .unwrap();
+    }
+    text.push_str("[app.shop]\nprefixes = [\"10.1.0.0/16\", \"fd00:1::/32\"]\nroles = [\"web\", \"db\"]\n");
+    text.push_str("[app.blog]\nprefixes = [\"10.2.0.0/16\", \"fd00:2::/32\"]\nroles = [\"db\"]\n");
+    text
+}
+
+/// The host's own gateway in shop.
+fn gateway(host: u8) -> [IpAddr; 2] {
+    [Ipv4Addr::new(10, 1, host, 1).into(), Ipv6Addr::new(0xfd00, 1, host.into(), 0, 0, 0, 0, 1).into()]
+}

@@ -1,0 +1,92 @@
+//! Applications are kept apart, and let through by a rule, and cut off again.
+
+use std::time::Duration;
+
+use weft_tests::traffic::{
+    Outcome,
+    ping::ping,
+    stream::{Cause, Stream},
+    tcp::{TcpEcho, tcp_connect},
+    udp::{UdpEcho, udp_echo},
+};
+use weft_tests::underlay::Family;
+
+use super::{Cluster, SILENCE, SOON};
+
+#[test]
+fn another_application_is_out_of_reach_until_a_rule_says_otherwise() {
+    let cluster = Cluster::of(2, Family::V4);
+    let client = cluster.container(0, "a1", "shop/web");
+    let near = cluster.container(0, "b1", "blog/db");
+    let far = cluster.container(1, "b2", "blog/db");
+    for other in [&near, &far] {
+        let allowed = TcpEcho::start(&other.netns, other.at(5432));
+        let other_port = TcpEcho::start(&other.netns, other.at(5433));
+        let other_family = TcpEcho::start(&other.netns, other.at6(5432));
+        let datagrams = UdpEcho::start(&other.netns, other.at(5432));
+        for addr in other.both() {
+            assert_eq!(ping(&client.netns, addr, SILENCE), Outcome::TimedOut);
+        }
+        for server in [allowed.address(), other_port.address(), other_family.address()] {
+            assert_eq!(tcp_connect(&client.netns, server, SILENCE), Outcome::TimedOut, "{server}");
+        }
+        assert_eq!(udp_echo(&client.netns, datagrams.address(), SILENCE), Outcome::TimedOut);
+
+        cluster.weft(0, &["allow", "shop/web", "blog/db", "tcp/5432"]);
+        wait_for_rule(&cluster, 1);
+        assert_eq!(tcp_connect(&client.netns, allowed.address(), SOON), Outcome::Reached);
+        assert_eq!(tcp_connect(&client.netns, other_family.address(), SOON), Outcome::Reached);
+        assert_eq!(tcp_connect(&client.netns, other_port.address(), SILENCE), Outcome::TimedOut);
+        assert_eq!(udp_echo(&client.netns, datagrams.address(), SILENCE), Outcome::TimedOut);
+        let back = TcpEcho::start(&client.netns, client.at(5432));
+        assert_eq!(tcp_connect(&other.netns, back.address(), SILENCE), Outcome::TimedOut, "the rule has a direction");
+
+        cluster.weft(1, &["allow", "shop/web", "blog/db", "tcp/5432", "--remove"]);
+        wait_for_rule(&cluster, 0);
+        assert_eq!(tcp_connect(&client.netns, allowed.address(), SILENCE), Outcome::TimedOut);
+    }
+}
+
+#[test]
+fn an_open_connection_is_cut_at_both_ends_when_its_rule_goes() {
+    let cluster = Cluster::of(2, Family::V4);
+    cluster.weft(0, &["allow", "shop", "blog", "tcp/7000"]);
+    wait_for_rule(&cluster, 1);
+    let client = cluster.container(0, "a1", "shop/web");
+    for (host, name) in [(0, "b1"), (1, "b2")] {
+        let server = cluster.container(host, name, "blog/db");
+        let stream = Stream::listen(&server.netns, server.at(7000)).connect_from(&client.netns, SOON);
+        assert!(stream.flows_within(SOON));
+        cluster.weft(0, &["allow", "shop", "blog", "tcp/7000", "--remove"]);
+        let (at_client, at_server) = stream.deaths_within(Duration::from_secs(3));
+        assert_eq!((at_client.cause, at_server.cause), (Cause::Reset, Cause::Reset));
+        cluster.weft(0, &["allow", "shop", "blog", "tcp/7000"]);
+        wait_for_rule(&cluster, 1);
+    }
+}
+
+#[test]
+fn a_rejected_connection_is_refused_at_once() {
+    let cluster = Cluster::of(2, Family::V4);
+    let client = cluster.container(0, "a1", "shop/web");
+    for (host, name) in [(0, "b1"), (1, "b2")] {
+        let server = cluster.container(host, name, "blog/db");
+        let echo = TcpEcho::start(&server.netns, server.at(80));
+        cluster.weft(0, &["reject", "shop", "blog", "tcp/80"]);
+        wait_for_rule(&cluster, 1);
+        assert_eq!(tcp_connect(&client.netns, echo.address(), SOON), Outcome::Refused);
+        cluster.weft(0, &["reject", "shop", "blog", "tcp/80", "--remove"]);
+        wait_for_rule(&cluster, 0);
+    }
+}
+
+/// Waits until both hosts enforce a number of rules.
+fn wait_for_rule(cluster: &Cluster, rules: usize) {
+    for host in 0..cluster.hosts.len() {
+        weft_tests::wait::eventually(SOON, || {
+            let status = cluster.weft(host, &["status"]);
+            let list = cluster.weft(host, &["policy", "ls"]);
+            status["in_force"] == status["revision"] && list["rules"].as_array().is_some_and(|list| list.len() == rules)
+        });
+    }
+}
