@@ -1,5 +1,6 @@
 //! Clusters of namespaced hosts with a real daemon each.
 
+mod hostile;
 mod many;
 mod reach;
 mod restart;
@@ -17,7 +18,7 @@ use weft_tests::netns::Netns;
 use weft_tests::underlay::{Family, Underlay};
 
 /// Loading the programs takes a second; other tests may be loading theirs.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_mins(1);
 /// What is allowed answers well within this, also on a busy machine.
 const SOON: Duration = Duration::from_secs(5);
 /// What is denied does not answer within this.
@@ -29,12 +30,13 @@ struct Cluster {
     hosts: Vec<Host>,
     file: PathBuf,
     _directory: tempfile::TempDir,
-    _underlay: Underlay,
+    underlay: Underlay,
 }
 
 /// A container with its addresses.
 struct Container {
     netns: Netns,
+    mac: [u8; 6],
     v4: IpAddr,
     v6: IpAddr,
 }
@@ -47,7 +49,7 @@ impl Cluster {
         fs::write(&file, description(&underlay, family)).unwrap();
         let hosts = underlay.hosts().iter().enumerate();
         let hosts = hosts.map(|(at, netns)| Host::new(&format!("h{}", at + 1), netns)).collect();
-        let mut cluster = Self { hosts, file, _directory: directory, _underlay: underlay };
+        let mut cluster = Self { hosts, file, _directory: directory, underlay };
         for at in 0..cluster.hosts.len() {
             cluster.start(at);
         }
@@ -72,7 +74,9 @@ impl Cluster {
         let attached = self.hosts[at].weft(&[&arguments[..], &["--json"]].concat());
         let addresses: Vec<IpAddr> = attached["addresses"].as_array().unwrap().iter().map(address).collect();
         let of = |is: fn(&IpAddr) -> bool| *addresses.iter().find(|addr| is(addr)).unwrap();
-        Container { netns, v4: of(IpAddr::is_ipv4), v6: of(IpAddr::is_ipv6) }
+        let bytes = attached["mac"].as_str().unwrap().split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap());
+        let mac = bytes.collect::<Vec<_>>().try_into().unwrap();
+        Container { netns, mac, v4: of(IpAddr::is_ipv4), v6: of(IpAddr::is_ipv6) }
     }
 
     /// Runs the CLI on host `at`.

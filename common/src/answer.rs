@@ -38,8 +38,8 @@ pub fn form(packet: &Packet, notice: Notice) -> Option<Form> {
     }
     match packet.kind {
         Kind::IcmpError | Kind::LaterFragment { .. } => None,
-        Kind::Reply if packet.protocol == protocol::TCP => None,
-        Kind::Whole | Kind::Reply | Kind::FirstFragment => {
+        Kind::Reply | Kind::FirstOfReply if packet.protocol == protocol::TCP => None,
+        Kind::Whole | Kind::Reply | Kind::FirstFragment | Kind::FirstOfReply => {
             let reset = packet.protocol == protocol::TCP && !matches!(notice, Notice::TooBig);
             Some(if reset { Form::Reset } else { Form::Error })
         }

@@ -6,7 +6,7 @@
 use crate::addr::{Ip, Mac};
 use crate::header::Tcp;
 use crate::id::{Epoch, Identity};
-use crate::parse::{Kind, Packet, Ports};
+use crate::parse::{Packet, Ports};
 use crate::route::Hop;
 
 /// One of the two sides of a flow, as an index into [`Flow::side`]. `A` is the one whose address and
@@ -272,12 +272,6 @@ impl State {
     }
 }
 
-/// Whether a packet that found no entry may make one. An answer or an error could not have opened the flow.
-#[inline(always)]
-pub const fn may_open(kind: Kind) -> bool {
-    matches!(kind, Kind::Whole | Kind::FirstFragment)
-}
-
 /// The sequence number after the last byte sent, when `seq` and `len` are those of a segment. Segments that are
 /// sent again do not move it back (RFC 9293 §3.4: comparison modulo 2³²).
 #[inline(always)]
@@ -290,6 +284,7 @@ pub const fn advance(seq_next: u32, seq: u32, len: u32) -> u32 {
 mod tests {
     use super::*;
     use crate::header::protocol;
+    use crate::parse::Kind;
     use core::net::Ipv4Addr;
     use proptest::prelude::*;
 

@@ -60,6 +60,8 @@ pub enum Kind {
     IcmpError,
     /// The first fragment of a datagram: it has the transport header, and says where it ends.
     FirstFragment,
+    /// Likewise, of what is a [`Kind::Reply`].
+    FirstOfReply,
     /// A later fragment: the ports in [`Packet::key`] are not known.
     LaterFragment {
         /// Offset of its first byte in the datagram.
@@ -93,6 +95,11 @@ pub fn parse_into<B: Bytes + ?Sized>(
         return Err(DropReason::Malformed);
     }
     if network.src.is_multicast() || network.src.is_broadcast() || network.dst.is_host_only() {
+        return Err(DropReason::Martian);
+    }
+    // Who asks whether an address is free does not have it yet (RFC 4862 §5.4).
+    let asks = network.src == Ip::NONE && network.protocol == protocol::ICMPV6;
+    if network.src.is_host_only() && !asks {
         return Err(DropReason::Martian);
     }
     transport(packet, frame, &network)
@@ -262,7 +269,7 @@ fn transport<B: Bytes + ?Sized>(packet: &mut Packet, frame: &B, network: &Networ
             let icmp: Icmp = within(frame, l4, end, Icmp::LEN).ok_or(missing)?;
             packet.policy_port = u16::from_be_bytes([icmp.kind, icmp.code]);
             if is_icmp_error(protocol, icmp.kind) {
-                if fragment.more {
+                if fragment.more || is_refused(protocol, icmp.kind) {
                     return Err(DropReason::IcmpUnrelated);
                 }
                 packet.kind = Kind::IcmpError;
@@ -282,7 +289,7 @@ fn transport<B: Bytes + ?Sized>(packet: &mut Packet, frame: &B, network: &Networ
         return Err(DropReason::Martian);
     }
     if fragment.more {
-        packet.kind = Kind::FirstFragment;
+        packet.kind = if matches!(packet.kind, Kind::Reply) { Kind::FirstOfReply } else { Kind::FirstFragment };
         packet.seq = fragment.id;
     }
     Ok(())
@@ -316,8 +323,28 @@ impl Packet {
     /// Gives a later fragment the ports that its first one had.
     #[inline(always)]
     pub fn complete(&mut self, ports: Ports) {
-        self.policy_port = ports.dst;
         self.set_flow(ports);
+        self.policy_port = self.port_of(ports);
+    }
+
+    /// What policy compared when a flow was opened by a packet with these ports: of ICMP the query's type, with
+    /// the code that queries have.
+    #[inline(always)]
+    pub const fn port_of(&self, opener: Ports) -> u16 {
+        if matches!(self.protocol, protocol::ICMP | protocol::ICMPV6) { opener.dst << 8 } else { opener.dst }
+    }
+
+    /// Whether it is a piece of a datagram.
+    #[inline(always)]
+    pub const fn is_fragment(&self) -> bool {
+        matches!(self.kind, Kind::FirstFragment | Kind::FirstOfReply | Kind::LaterFragment { .. })
+    }
+
+    /// Whether, when it finds no flow, it may open one. An answer or an error could not have, and a later
+    /// fragment does not say of what.
+    #[inline(always)]
+    pub const fn may_open(&self) -> bool {
+        matches!(self.kind, Kind::Whole | Kind::FirstFragment)
     }
 }
 
@@ -347,8 +374,14 @@ impl Ports {
     }
 }
 
-/// ICMP messages that quote the packet they are about. Of those, source quench and redirects are not
-/// errors a host should heed (RFC 6633, CVE class of rogue routers): they are refused as unrelated.
+/// Source quench and redirects quote a packet, and are not errors that a host should heed (RFC 6633, and the
+/// CVE class of rogue routers). The redirect of ICMPv6 quotes in an option and is no error.
+#[inline(always)]
+const fn is_refused(protocol: u8, kind: u8) -> bool {
+    protocol == protocol::ICMP && matches!(kind, 4 | 5)
+}
+
+/// ICMP messages that quote the packet they are about.
 #[inline(always)]
 const fn is_icmp_error(protocol: u8, kind: u8) -> bool {
     if protocol == protocol::ICMP { matches!(kind, 3 | 4 | 5 | 11 | 12) } else { kind < 128 }

@@ -92,6 +92,6 @@ impl Endpoint {
     /// Whether `ip` is one of its own addresses.
     #[inline(always)]
     pub fn has(&self, ip: Ip) -> bool {
-        ip == self.v4 || ip == self.v6
+        ip != Ip::NONE && (ip == self.v4 || ip == self.v6)
     }
 }

@@ -119,7 +119,7 @@ tables! {
     /// Rule sets of both slots, by subject.
     Sets = "SETS": Hash[131_072] NO_PREALLOC, SetKey => RuleSet;
     /// Lists by class of peers.
-    PeerLists = "PEER_LISTS": Hash[524_288] NO_PREALLOC, PeerKey => u32;
+    PeerLists = "PEER_LISTS": Hash[1_048_576] NO_PREALLOC, PeerKey => u32;
     /// Lists by prefix.
     PrefixLists = "PREFIX_LISTS": LpmTrie[262_144] NO_PREALLOC, PrefixKey => u32;
     /// Rules, by list, protocol and port.

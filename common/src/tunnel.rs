@@ -205,9 +205,13 @@ pub struct Tunnel {
     pub inner: u32,
 }
 
-/// Reads the tunnel headers of a frame from the underlay. `None`: it is not a tunnel packet to `port`.
+/// Reads the tunnel headers of a frame from the underlay. `None`: it is not a tunnel packet to `port`, or there
+/// is no port yet.
 #[inline(always)]
 pub fn open<B: Bytes + ?Sized>(frame: &B, port: u16) -> Result<Option<Tunnel>, DropReason> {
+    if port == 0 {
+        return Ok(None);
+    }
     let Some(ether) = frame.get::<Ether>(0) else { return Ok(None) };
     let (src, dst, tos, udp_at, end) = match ether.ethertype {
         Ether::IPV4 => {
@@ -221,7 +225,7 @@ pub fn open<B: Bytes + ?Sized>(frame: &B, port: u16) -> Result<Option<Tunnel>, D
                 let ours = udp.is_some_and(|udp| udp.dst == port.to_be_bytes());
                 return if ours { Err(DropReason::TunnelFragment) } else { Ok(None) };
             }
-            let end = Ether::LEN + u32::from(u16::from_be_bytes(ip.tot_len));
+            let end = end(frame, Ether::LEN, ip.tot_len);
             (Ip::from_v4(ip.src_addr), Ip::from_v4(ip.dst_addr), ip.tos, Ether::LEN + IPV4_LEN, end)
         }
         Ether::IPV6 => {
@@ -229,7 +233,7 @@ pub fn open<B: Bytes + ?Sized>(frame: &B, port: u16) -> Result<Option<Tunnel>, D
             if ip.next_hdr != protocol::UDP {
                 return Ok(None);
             }
-            let end = Ether::LEN + IPV6_LEN + u32::from(u16::from_be_bytes(ip.payload_len));
+            let end = end(frame, Ether::LEN + IPV6_LEN, ip.payload_len);
             let tos = (ip.vcf[0] << 4) | (ip.vcf[1] >> 4);
             (Ip::from_v6(ip.src_addr), Ip::from_v6(ip.dst_addr), tos, Ether::LEN + IPV6_LEN, end)
         }
@@ -241,9 +245,7 @@ pub fn open<B: Bytes + ?Sized>(frame: &B, port: u16) -> Result<Option<Tunnel>, D
     }
     let inner = udp_at + UDP_LEN + Vxlan::LEN;
     let vxlan: Vxlan = frame.get(udp_at + UDP_LEN).ok_or(DropReason::TunnelMalformed)?;
-    // A merged packet's lengths (GRO) can be zero; what counts is that the headers are there.
-    let short = end < inner + Ether::LEN && end != Ether::LEN;
-    if short || end > frame.frame_len() || frame.frame_len() < inner + Ether::LEN {
+    if end < inner + Ether::LEN || end > frame.frame_len() {
         return Err(DropReason::TunnelMalformed);
     }
     if vxlan.flags & !Vxlan::GROUP_VALID != Vxlan::VNI_VALID {
@@ -255,15 +257,27 @@ pub fn open<B: Bytes + ?Sized>(frame: &B, port: u16) -> Result<Option<Tunnel>, D
     Ok(Some(Tunnel { src, dst, identity: Identity::new(app, role), tos, inner }))
 }
 
+/// Where a packet ends whose length counts from `start`. One that was merged (GRO) beyond 64 KiB has no length.
+#[inline(always)]
+fn end<B: Bytes + ?Sized>(frame: &B, start: u32, length: [u8; 2]) -> u32 {
+    let merged = length == [0; 2] && frame.frame_len() > 0xffff;
+    if merged { frame.frame_len() } else { start + u32::from(u16::from_be_bytes(length)) }
+}
+
 /// The inner DSCP and ECN after the tunnel ends (RFC 6040 §4.2): congestion marked on the way is carried
 /// over, and a packet that can not carry it is dropped.
 #[inline(always)]
 pub const fn close_ecn(outer_tos: u8, inner_tos: u8) -> Result<u8, DropReason> {
+    const INCAPABLE: u8 = 0;
+    const CAPABLE_1: u8 = 1;
+    const CAPABLE_0: u8 = 2;
     const CONGESTION: u8 = 3;
-    if outer_tos & 3 != CONGESTION || inner_tos & 3 == CONGESTION {
-        return Ok(inner_tos);
+    match (outer_tos & 3, inner_tos & 3) {
+        (CONGESTION, INCAPABLE) => Err(DropReason::EcnInvalid),
+        (CONGESTION, _) => Ok(inner_tos | CONGESTION),
+        (CAPABLE_1, CAPABLE_0) => Ok((inner_tos & !3) | CAPABLE_1),
+        _ => Ok(inner_tos),
     }
-    if inner_tos.trailing_zeros() >= 2 { Err(DropReason::EcnInvalid) } else { Ok(inner_tos | CONGESTION) }
 }
 
 #[cfg(test)]
@@ -342,7 +356,9 @@ mod tests {
             (3, 1, Ok(3)),
             (3, 2, Ok(3)),
             (3, 3, Ok(3)),
-            (1, 2, Ok(2)),
+            (1, 2, Ok(1)),
+            (2, 1, Ok(1)),
+            (1, 0, Ok(0)),
             (0xb8 | 3, 0x28 | 2, Ok(0x28 | 3)),
         ] {
             assert_eq!(close_ecn(outer, inner), expect, "{outer} {inner}");

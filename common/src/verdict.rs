@@ -38,7 +38,7 @@ drop_reasons! {
     FragmentShort = "fragment-short",
     /// A fragment overlaps the first one; the rest of its datagram is dropped too.
     FragmentOverlap = "fragment-overlap",
-    /// The source address, or source and destination together, can not be on a network: loopback, multicast, or the same.
+    /// The source address, or source and destination together, can not be on a network: none, loopback, multicast, or the same.
     Martian = "martian",
     /// The interface carries a weft program but belongs to no endpoint.
     UnknownInterface = "unknown-interface",
@@ -48,7 +48,7 @@ drop_reasons! {
     SpoofedAddress = "spoofed-address",
     /// An ARP packet or neighbour advertisement claims an address that is not the sender's.
     ForgedNeighbor = "forged-neighbor",
-    /// An endpoint sent a router advertisement, a redirect, or a DHCP server's answer.
+    /// A router advertisement, a redirect, a listener query, or a DHCP server's answer from who is none of these.
     RogueRouter = "rogue-router",
     /// The frame is neither IP nor ARP and its destination is no endpoint of the sender's app.
     UnknownStation = "unknown-station",
@@ -88,6 +88,8 @@ drop_reasons! {
     TooBig = "too-big",
     /// The endpoint sends more to everybody than one may.
     BroadcastStorm = "broadcast-storm",
+    /// The tunnel's port of a host is not for others: masqueraded, what they send there would come from a peer.
+    HostPort = "host-port",
     /// The kernel refused to change the packet's size or to redirect it.
     KernelRefused = "kernel-refused",
     /// The peer's entry has no next hop yet.

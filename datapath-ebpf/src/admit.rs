@@ -1,10 +1,10 @@
 //! May this packet pass, and where to? A flow hit at the current epoch answers both; else policy decides
 //! and the flow is remembered.
 
-use weft_common::flow::{Flow, Leg, Match, Side, advance, may_open};
+use weft_common::flow::{Flow, Leg, Match, Side, advance};
 use weft_common::fragment::{Datagram, DatagramKey};
 use weft_common::header::protocol;
-use weft_common::id::Epoch;
+use weft_common::id::{AppId, Epoch};
 use weft_common::parse::{Kind, Packet};
 use weft_common::policy::decide;
 use weft_common::route::HopKind;
@@ -14,17 +14,10 @@ use weft_common::verdict::DropReason;
 use crate::maps::{self, Entry};
 use crate::run::{Party, Run};
 
-/// Gives a later fragment the ports that its first one had, and remembers those of a first one.
-#[inline(always)]
-pub fn complete(run: &mut Run) -> Result<(), DropReason> {
-    match run.packet.kind {
-        Kind::FirstFragment | Kind::LaterFragment { .. } => fragment(&mut run.packet, run.now),
-        Kind::Whole | Kind::Reply | Kind::IcmpError => Ok(()),
-    }
-}
-
+/// Gives a later fragment the ports that its first one had, and remembers those of a first one. The run's
+/// sender is established: nobody writes into the memory of another's datagrams.
 #[inline(never)]
-fn fragment(packet: &mut Packet, now: u64) -> Result<(), DropReason> {
+pub fn fragment(packet: &mut Packet, now: u64) -> Result<(), DropReason> {
     let key =
         DatagramKey { src: packet.src, dst: packet.dst, id: packet.seq, protocol: packet.protocol, reserved: [0; 3] };
     let known = maps::datagram(&key).filter(|datagram| !datagram.is_over(now));
@@ -74,25 +67,38 @@ pub fn known(run: &mut Run, epoch: Epoch, len: u32, is_sender: impl Fn(&Side) ->
 /// established; its receiver is found.
 #[inline(never)]
 pub fn admit(run: &mut Run, len: u32) -> Result<(), DropReason> {
-    let epoch = maps::config().epoch;
+    let config = maps::config();
+    let epoch = config.epoch;
     if matches!(run.packet.kind, Kind::IcmpError) {
-        return related(run, epoch);
+        related(run, epoch)?;
+        pass(run, len);
+        return Ok(());
     }
     run.receiver = Party::at(&maps::route(run.packet.dst));
+    if is_tunnel(run, config.port as u16) {
+        return Err(DropReason::HostPort);
+    }
     let entry = maps::flow(&run.packet.key);
-    let stale = entry.filter(|entry| entry.get().matches(&run.packet, epoch, run.now) != Match::Gone);
+    let stale = entry.filter(|entry| continues(entry.get(), run, epoch));
     let opener = stale.map_or(run.packet.leg, |entry| entry.get().opener());
-    if stale.is_none() && matches!(run.receiver.hop.kind(), HopKind::Nowhere) {
-        return Err(DropReason::NoRoute);
+    if stale.is_none() {
+        // Nobody is taken to the outside for a peer: its own host does that.
+        match (run.sender.hop.kind(), run.receiver.hop.kind(), run.receiver.identity.app) {
+            (_, HopKind::Nowhere, _) => return Err(DropReason::NoRoute),
+            (HopKind::Peer, _, AppId::OUTSIDE) => return Err(DropReason::NoEndpoint),
+            _ => {}
+        }
     }
     ask(run, opener);
     let decision = decide(&maps::Compiled, epoch, &run.query);
     run.rule = decision.rule;
     run.direction = decision.direction as u8;
     if let Err(reason) = decision.verdict {
-        return Err(if stale.is_some() { DropReason::PolicyRevoked } else { reason });
+        let revoked = stale.is_some_and(|entry| entry.get().epoch != epoch);
+        return Err(if revoked { DropReason::PolicyRevoked } else { reason });
     }
-    if stale.is_none() && !may_open(run.packet.kind) {
+    if stale.is_none() && !run.packet.may_open() {
+        pass(run, len);
         return Ok(());
     }
     match stale {
@@ -116,7 +122,20 @@ pub fn admit(run: &mut Run, len: u32) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Counts a packet that passes.
+/// Whether the packet, sent from where the run's sender is, belongs to a flow that the fast path did not find
+/// good for it. An endpoint that has moved keeps its flows, for its address says who has it now; of what is
+/// outside nothing does, so it stays where it was.
+#[inline(always)]
+fn continues(flow: &Flow, run: &Run, epoch: Epoch) -> bool {
+    let moved = sides(flow, run.packet.leg).0.hop != run.sender.hop;
+    match flow.matches(&run.packet, epoch, run.now) {
+        Match::Gone => false,
+        Match::Current => !moved,
+        Match::Stale => !moved || run.sender.identity.app != AppId::OUTSIDE,
+    }
+}
+
+/// Counts a packet of a flow that passes.
 #[inline(always)]
 fn note(entry: Entry, run: &Run, len: u32) {
     let packet = &run.packet;
@@ -125,11 +144,28 @@ fn note(entry: Entry, run: &Run, len: u32) {
     let seq_next = if packet.protocol == protocol::TCP && matches!(packet.kind, Kind::Whole | Kind::Reply) {
         advance(from.seq_next, packet.seq, packet.seq_len)
     } else {
-        0
+        from.seq_next
     };
+    pass(run, len);
+    entry.note(packet.leg, len, flow.next_state(packet), seq_next, run.now);
+}
+
+/// Counts a packet that passes, whether it has a flow or not.
+#[inline(always)]
+fn pass(run: &Run, len: u32) {
     let counts = Counts { packets: 1, bytes: u64::from(len), ..Counts::default() };
     maps::count_traffic(run.sender.identity.app, run.receiver.identity.app, counts);
-    entry.note(packet.leg, len, flow.next_state(packet), seq_next, run.now);
+}
+
+/// Whether it goes to or comes from the tunnel's port of whoever is behind this host's stack. Masqueraded, it
+/// would come from a peer; a flow that such a port has opened would let it pass as an answer.
+#[inline(always)]
+fn is_tunnel(run: &Run, port: u16) -> bool {
+    let outside = |party: &Party| matches!(party.hop.kind(), HopKind::Host);
+    let ports = run.packet.key.port;
+    run.packet.protocol == protocol::UDP
+        && (ports[0] == port || ports[1] == port)
+        && (outside(&run.sender) || outside(&run.receiver))
 }
 
 #[inline(always)]
@@ -149,15 +185,13 @@ fn ask(run: &mut Run, opener: Leg) {
     } else {
         (query.src, query.dst) = (run.receiver.identity, run.sender.identity);
         (query.src_addr, query.dst_addr) = (packet.dst, packet.src);
-        // What policy compared when the flow was opened: of a query its type, which is its key's port.
-        let port = packet.key.ports(opener).dst;
-        let icmp = matches!(packet.protocol, protocol::ICMP | protocol::ICMPV6);
-        query.port = if icmp { port << 8 } else { port };
+        query.port = packet.port_of(packet.key.ports(opener));
     }
 }
 
 /// An ICMP error passes when the packet it quotes is of a flow that is allowed now, and it goes to the
-/// side that sent the quoted packet.
+/// side that sent the quoted packet. An endpoint speaks of its own flows only; a host or a router on the way
+/// may speak of any.
 #[inline(always)]
 fn related(run: &mut Run, epoch: Epoch) -> Result<(), DropReason> {
     let packet = &run.packet;
@@ -165,7 +199,8 @@ fn related(run: &mut Run, epoch: Epoch) -> Result<(), DropReason> {
     let flow = entry.get();
     let (quoted, addr) = (&flow.side[packet.leg.index()], packet.key.addr[packet.leg.index()]);
     // A flow of another epoch may be revoked; the error is lost, and the next packet of the flow decides.
-    if packet.dst != addr || flow.epoch != epoch || flow.is_expired(packet.key.protocol, run.now) {
+    let others = run.sender.identity.app.is_application() && packet.src != packet.key.addr[packet.leg.other().index()];
+    if others || packet.dst != addr || flow.epoch != epoch || flow.is_expired(packet.key.protocol, run.now) {
         return Err(DropReason::IcmpUnrelated);
     }
     run.receiver = Party::of(quoted);

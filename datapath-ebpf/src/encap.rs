@@ -50,6 +50,11 @@ pub fn pop(skb: &mut Skb, inner: u32, ether: &Ether) -> Result<bool, DropReason>
         if is_ip && skb.shrink(inner, FIXED_GSO | u64::from(flag)).is_ok() {
             true
         } else {
+            // Nor do they let it become shorter than the header that they take it to have.
+            let least = inner + Ether::LEN + IPV6_LEN;
+            if !outer_v4 && skb.len() < least {
+                skb.resize(least)?;
+            }
             skb.shrink(inner, FIXED_GSO)?;
             false
         }
@@ -74,6 +79,8 @@ pub fn mark(skb: &mut Skb, ethertype: [u8; 2], tos: u8) -> Result<(), DropReason
         skb.put(Ether::LEN, ip)
     }
 }
+
+const IPV6_LEN: u32 = size_of::<Ipv6Hdr>() as u32;
 
 const FIXED_GSO: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
 

@@ -17,14 +17,19 @@ use crate::{admit, forward, maps};
 #[inline(always)]
 pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
     let ether: Ether = skb.get(0).ok_or(DropReason::Malformed)?;
+    if ether.ethertype != Ether::IPV4 && ether.ethertype != Ether::IPV6 {
+        return Err(DropReason::UnknownStation);
+    }
     parse(&mut run.packet, skb, Ether::LEN, ether.ethertype)?;
     if run.packet.dst.is_multicast() || run.packet.dst.is_broadcast() {
         // The host is a member of no app: what it tells or asks the link concerns nobody.
         return Ok(Forward::Done);
     }
-    admit::complete(run)?;
     let len = skb.len();
     identify(skb, run)?;
+    if run.packet.is_fragment() {
+        admit::fragment(&mut run.packet, run.now)?;
+    }
     let identity = run.sender.identity;
     let from_host = |side: &Side| side.hop == Hop::HOST && side.identity == identity;
     if !admit::known(run, maps::config().epoch, len, from_host) {

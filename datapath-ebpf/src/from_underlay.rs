@@ -13,25 +13,33 @@ use weft_common::verdict::DropReason;
 use crate::outcome::{Forward, Outcome};
 use crate::packet::{Skb, open, parse};
 use crate::run::{Party, Run};
-use crate::{admit, encap, forward, maps, replicate};
+use crate::{admit, encap, forward, maps, neighbor, replicate};
 
 /// The program.
 #[inline(always)]
 pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
     let config = maps::config();
-    if !open(&mut run.tunnel, skb, config.port as u16)? {
+    // A tag says that it is of another interface, whose own program will see it.
+    if skb.is_tagged() || !open(&mut run.tunnel, skb, config.port as u16)? {
         return Ok(Forward::Pass);
     }
     let id = peer(skb, &run.tunnel)?;
     run.link = run.tunnel.inner;
     let ether: Ether = skb.get(run.link).ok_or(DropReason::TunnelMalformed)?;
+    if ether.ethertype != Ether::IPV4 && ether.ethertype != Ether::IPV6 {
+        return Err(DropReason::UnknownStation);
+    }
     parse(&mut run.packet, skb, run.link + Ether::LEN, ether.ethertype)?;
-    if replicate::is_for_many(&ether) {
+    neighbor::refuse(&run.packet)?;
+    if replicate::is_for_many(&ether, &run.packet) {
         to_many(skb, run, id, &ether)?;
         return Ok(Forward::Done);
     }
     let tos = close_ecn(run.tunnel.tos, run.packet.tos)?;
-    admit::complete(run)?;
+    if run.packet.is_fragment() {
+        identify(run, id, ether.source())?;
+        admit::fragment(&mut run.packet, run.now)?;
+    }
     let len = skb.len() - run.link;
     let (hop, wire) = (Hop::peer(id), run.tunnel.identity);
     let from_peer = |side: &Side| side.hop == hop && claims(wire, side.identity);
@@ -44,31 +52,30 @@ pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
 
 #[inline(always)]
 fn deliver(skb: &mut Skb, run: &Run, ether: &Ether, tos: u8) -> Outcome {
-    match run.receiver.hop.kind() {
-        HopKind::Local => {
-            let typed = encap::pop(skb, run.link, &Ether { dst: run.receiver.mac.bytes(), ..*ether })?;
-            if tos != run.packet.tos {
-                encap::mark(skb, ether.ethertype, tos)?;
-            }
-            let link = run.receiver.hop.index;
-            Ok(if typed { Forward::Into { link } } else { Forward::Out { link } })
-        }
-        HopKind::Host => {
-            encap::pop(skb, run.link, ether)?;
-            forward::to_host(skb, ether)
-        }
-        HopKind::Peer | HopKind::Nowhere => Err(DropReason::NoEndpoint),
+    let kind = run.receiver.hop.kind();
+    if matches!(kind, HopKind::Peer | HopKind::Nowhere) {
+        return Err(DropReason::NoEndpoint);
     }
+    let typed = encap::pop(skb, run.link, &Ether { dst: run.receiver.mac.bytes(), ..*ether })?;
+    if tos != run.packet.tos {
+        encap::mark(skb, ether.ethertype, tos)?;
+    }
+    if matches!(kind, HopKind::Host) {
+        return forward::to_host(skb, ether);
+    }
+    let link = run.receiver.hop.index;
+    Ok(if typed { Forward::Into { link } } else { Forward::Out { link } })
 }
 
 /// What a peer's endpoint sent to its app: copied to the endpoints here.
 #[inline(never)]
 fn to_many(skb: &mut Skb, run: &mut Run, id: PeerId, ether: &Ether) -> Result<(), DropReason> {
     identify(run, id, ether.source())?;
-    let kind: u8 = skb.get(u32::from(run.packet.l4)).ok_or(DropReason::Malformed)?;
-    replicate::learn(skb, run);
-    encap::pop(skb, run.link, ether)?;
-    replicate::from_peer(skb, run, kind)
+    if replicate::is_for_endpoints(skb, run)? {
+        encap::pop(skb, run.link, ether)?;
+        replicate::from_peer(skb, run);
+    }
+    Ok(())
 }
 
 /// The peer that sent the tunnel packet, on the way that is agreed with it.
@@ -98,7 +105,7 @@ fn claims(wire: Identity, identity: Identity) -> bool {
 fn identify(run: &mut Run, peer: PeerId, mac: Mac) -> Result<(), DropReason> {
     let route = maps::route(run.packet.src);
     let (mut identity, wire) = (route.identity, run.tunnel.identity);
-    if replicate::is_report(run) && run.packet.src.is_link_local() {
+    if replicate::may_report(&run.packet) {
         // What groups somebody wants is said from an address of the link alone, which no prefix has: the peer speaks
         // for the app, and nothing but its own membership comes of it.
         if !wire.app.is_application() {

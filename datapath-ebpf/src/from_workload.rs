@@ -17,6 +17,9 @@ use crate::{admit, forward, maps, neighbor, replicate, report};
 #[inline(always)]
 pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
     let ether: Ether = skb.get(0).ok_or(DropReason::Malformed)?;
+    if skb.is_tagged() {
+        return Err(DropReason::UnknownStation);
+    }
     match ether.ethertype {
         Ether::IPV4 | Ether::IPV6 => ip(skb, run, ether),
         Ether::ARP => neighbor::arp(skb, &ether),
@@ -27,16 +30,19 @@ pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
 #[inline(always)]
 fn ip(skb: &mut Skb, run: &mut Run, ether: Ether) -> Outcome {
     parse(&mut run.packet, skb, Ether::LEN, ether.ethertype)?;
-    if run.packet.protocol == protocol::ICMPV6 && neighbor::is_discovery(&run.packet) {
+    if neighbor::is_discovery(&run.packet) {
         return neighbor::discovery(skb, run, &ether);
     }
     let (link, len) = (skb.link(), skb.len());
-    if replicate::is_for_many(&ether) {
+    if replicate::is_for_many(&ether, &run.packet) {
         identify(run, link, &ether)?;
         replicate::from_endpoint(skb, run)?;
         return Ok(Forward::Done);
     }
-    admit::complete(run)?;
+    if run.packet.is_fragment() {
+        identify(run, link, &ether)?;
+        admit::fragment(&mut run.packet, run.now)?;
+    }
     let own = |side: &Side| side.hop == Hop::local(link) && side.mac == ether.source();
     if !admit::known(run, maps::config().epoch, len, own) {
         identify(run, link, &ether)?;
@@ -67,19 +73,25 @@ fn identify(run: &mut Run, link: u32, ether: &Ether) -> Result<(), DropReason> {
     if ether.source() != endpoint.mac {
         return Err(DropReason::SpoofedMac);
     }
-    if !endpoint.has(run.packet.src) && !(replicate::is_report(run) && run.packet.src.is_link_local()) {
+    if !(endpoint.has(run.packet.src) || replicate::may_report(&run.packet)) {
         return Err(DropReason::SpoofedAddress);
     }
-    if is_server_of_addresses(&run.packet) {
+    if is_of_a_server(&run.packet) {
         return Err(DropReason::RogueRouter);
     }
     run.sender = Party { hop: Hop::local(link), identity: endpoint.identity, mac: endpoint.mac };
     Ok(())
 }
 
-/// A DHCP server's answer, of either family (RFC 2131, RFC 8415).
+/// A DHCP server's answer, of either family (RFC 2131, RFC 8415), or an IPv4 router's advertisement (RFC 1256).
 #[inline(always)]
-fn is_server_of_addresses(packet: &Packet) -> bool {
+fn is_of_a_server(packet: &Packet) -> bool {
+    const ROUTER_ADVERTISEMENT: u16 = 9;
+
     let ports = packet.key.ports(packet.leg);
-    packet.protocol == protocol::UDP && matches!((ports.src, ports.dst), (67, 68) | (547, 546))
+    match packet.protocol {
+        protocol::UDP => matches!((ports.src, ports.dst), (67, 68) | (547, 546)),
+        protocol::ICMP => packet.policy_port >> 8 == ROUTER_ADVERTISEMENT,
+        _ => false,
+    }
 }

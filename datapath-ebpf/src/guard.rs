@@ -10,11 +10,7 @@ use crate::maps;
 /// The program.
 #[inline(always)]
 pub fn run<B: Bytes>(frame: &B) -> Result<(), DropReason> {
-    let config = maps::config();
-    if config.port == 0 {
-        return Ok(());
-    }
-    let Some(tunnel) = tunnel::open(frame, config.port as u16)? else { return Ok(()) };
+    let Some(tunnel) = tunnel::open(frame, maps::config().port as u16)? else { return Ok(()) };
     if maps::peer_at(tunnel.src).is_none() {
         return Err(DropReason::UnknownPeer);
     }

@@ -4,7 +4,7 @@
 
 use weft_common::addr::{Ip, Mac};
 use weft_common::answer::Advertisement6 as Answer;
-use weft_common::header::{ArpHdr, Bytes as _, Discovery, Ether, Ipv6Hdr};
+use weft_common::header::{ArpHdr, Bytes as _, Discovery, Ether, Ipv6Hdr, protocol};
 use weft_common::parse::Packet;
 use weft_common::route::{Endpoint, HopKind};
 use weft_common::verdict::DropReason;
@@ -13,6 +13,10 @@ use crate::maps;
 use crate::outcome::{Forward, Outcome};
 use crate::packet::Skb;
 use crate::run::Run;
+
+const ROUTER_SOLICITATION: u16 = 133;
+const SOLICITATION: u16 = 135;
+const ADVERTISEMENT: u16 = 136;
 
 /// Answers an ARP request of a container (RFC 826).
 #[inline(never)]
@@ -48,19 +52,25 @@ pub fn arp(skb: &mut Skb, ether: &Ether) -> Outcome {
     Ok(Forward::Out { link: skb.link() })
 }
 
-/// Whether an ICMPv6 packet is neighbour discovery (RFC 4861).
+/// Whether a packet is neighbour discovery (RFC 4861).
 #[inline(always)]
 pub fn is_discovery(packet: &Packet) -> bool {
-    matches!(packet.policy_port >> 8, 133..=137)
+    packet.protocol == protocol::ICMPV6 && matches!(packet.policy_port >> 8, 133..=137)
+}
+
+/// Refuses what is said on one link only, and came by another way.
+#[inline(always)]
+pub fn refuse(packet: &Packet) -> Result<(), DropReason> {
+    if !is_discovery(packet) {
+        return Ok(());
+    }
+    let is_claim = matches!(packet.policy_port >> 8, SOLICITATION | ADVERTISEMENT);
+    Err(if is_claim { DropReason::ForgedNeighbor } else { DropReason::RogueRouter })
 }
 
 /// Answers a neighbour solicitation of a container; other discovery is refused or not needed.
 #[inline(never)]
 pub fn discovery(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Outcome {
-    const ROUTER_SOLICITATION: u16 = 133;
-    const SOLICITATION: u16 = 135;
-    const ADVERTISEMENT: u16 = 136;
-
     let packet = &run.packet;
     let endpoint = maps::endpoint(skb.link()).ok_or(DropReason::UnknownInterface)?;
     if ether.source() != endpoint.mac {
@@ -106,6 +116,8 @@ fn station(endpoint: &Endpoint, target: Ip) -> Option<Mac> {
     }
     let route = maps::route(target);
     match route.hop.kind() {
+        // Only its own app is on a container's link.
+        _ if route.identity.app.is_application() && route.identity.app != endpoint.identity.app => None,
         HopKind::Local | HopKind::Peer if route.mac != Mac::default() => Some(route.mac),
         // The address of a peer's block, or of a gateway: whoever has it, the gateway takes it there.
         HopKind::Local | HopKind::Peer => Some(Mac::GATEWAY),

@@ -64,6 +64,13 @@ impl Skb {
         unsafe { (*self.raw).ingress_ifindex }
     }
 
+    /// Whether it has a VLAN tag. The kernel takes the outermost off the frame and keeps it beside it.
+    #[inline(always)]
+    pub fn is_tagged(&self) -> bool {
+        // SAFETY: the kernel keeps the context alive for the run.
+        unsafe { (*self.raw).vlan_present != 0 }
+    }
+
     /// Payload bytes of each segment of a merged packet, or 0.
     #[inline(always)]
     pub fn segment_size(&self) -> u32 {

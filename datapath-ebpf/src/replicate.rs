@@ -8,9 +8,11 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::bpf_loop;
+use weft_common::addr::Ip;
 use weft_common::group::{self, GroupKey, MEMBERS_MAX, Member, MemberKey, Message, RECORDS_MAX, is_for_all};
 use weft_common::header::{Bytes as _, Ether, protocol};
 use weft_common::id::{Identity, PeerId};
+use weft_common::parse::Packet;
 use weft_common::policy::decide;
 use weft_common::route::{Hop, HopKind};
 use weft_common::table::Counts;
@@ -42,35 +44,50 @@ pub fn from_endpoint(skb: &mut Skb, run: &mut Run) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Copies a packet that a peer sent, out of the tunnel by now, to the endpoints here.
-#[inline(never)]
-pub fn from_peer(skb: &mut Skb, run: &mut Run, kind: u8) -> Result<(), DropReason> {
+/// Whether a packet that a peer sent, and that is still in the tunnel, is for the endpoints here. A report is for
+/// this program.
+#[inline(always)]
+pub fn is_for_endpoints(skb: &Skb, run: &mut Run) -> Result<bool, DropReason> {
+    let kind: u8 = skb.get(u32::from(run.packet.l4)).ok_or(DropReason::Malformed)?;
     match group::message(run.packet.protocol, kind) {
         Message::Query => Err(DropReason::RogueRouter),
-        Message::Report => Ok(()),
-        Message::Other => {
-            copy(skb, run, Audience::Endpoints);
-            Ok(())
+        Message::Report => {
+            learn(skb, run);
+            Ok(false)
         }
+        Message::Other => Ok(true),
     }
 }
 
-/// Whether the frame is for many.
-#[inline(always)]
-pub fn is_for_many(ether: &Ether) -> bool {
-    ether.destination().is_group()
+/// Copies a packet that a peer sent, out of the tunnel by now, to the endpoints here.
+#[inline(never)]
+pub fn from_peer(skb: &mut Skb, run: &mut Run) {
+    copy(skb, run, Audience::Endpoints);
 }
 
-/// Whether the packet tells which groups its sender wants. IPv6 ones come from a link-local address.
+/// Whether the packet is for many: by its address, or by the frame's, as a prefix's own broadcast address is not
+/// known here.
 #[inline(always)]
-pub fn is_report(run: &Run) -> bool {
-    run.packet.protocol == protocol::ICMPV6
-        && matches!(group::message(protocol::ICMPV6, (run.packet.policy_port >> 8) as u8), Message::Report)
+pub fn is_for_many(ether: &Ether, packet: &Packet) -> bool {
+    ether.destination().is_group() || packet.dst.is_multicast() || packet.dst.is_broadcast()
+}
+
+/// Whether the packet tells which groups its sender wants, over IPv6.
+#[inline(always)]
+fn is_report(packet: &Packet) -> bool {
+    packet.protocol == protocol::ICMPV6
+        && matches!(group::message(protocol::ICMPV6, (packet.policy_port >> 8) as u8), Message::Report)
+}
+
+/// Whether it is a report with the address that reports have: one of the link, or none yet (RFC 3810 §5.2.13).
+#[inline(always)]
+pub fn may_report(packet: &Packet) -> bool {
+    is_report(packet) && packet.dst.is_multicast() && (packet.src.is_link_local() || packet.src == Ip::NONE)
 }
 
 /// Notes what the sender wants.
 #[inline(never)]
-pub fn learn(skb: &Skb, run: &mut Run) {
+fn learn(skb: &Skb, run: &mut Run) {
     let mut reading = Reading { skb: skb.again(), at: u32::from(run.packet.l4), run };
     // SAFETY: the kernel calls `next` with the pointer while this frame lives.
     unsafe { bpf_loop(RECORDS_MAX, next as *mut c_void, (&raw mut reading).cast(), 0) };
@@ -151,7 +168,7 @@ fn to_endpoint(skb: &mut Skb, run: &mut Run, member: &Member) {
 
 #[inline(always)]
 fn to_peer(skb: &mut Skb, run: &mut Run, member: &Member) {
-    let is_report = matches!(run.packet.protocol, protocol::IGMP) || is_report(run);
+    let is_report = matches!(run.packet.protocol, protocol::IGMP) || is_report(&run.packet);
     if !(is_report || is_wanted(run, member.hop)) || !may_have(run, member.identity) {
         return;
     }

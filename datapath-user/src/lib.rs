@@ -2,41 +2,41 @@
 //!
 //! Modules in layers; an edge that is not in `xtask tidy`'s table does not build in CI.
 
-/// The cluster as values: no I/O, no serialisation.
+// The cluster as values: no I/O, no serialisation.
 pub mod model;
 
-/// Where the cluster is kept, and how it is changed.
+// Where the cluster is kept, and how it is changed.
 pub mod store;
 
-/// Pure: what this host should have.
+// Pure: what this host should have.
 pub mod plan;
 
-/// The kernel's objects as values; the only module with `unsafe`.
+// The kernel's objects as values; the only module with `unsafe`.
 pub mod kernel;
 
-/// How far this host is: written by the reconciler, awaited by the use cases.
+// How far this host is: written by the reconciler, awaited by the use cases.
 pub mod status;
 
-/// What the use cases ask of the reconciler.
+// What the use cases ask of the reconciler.
 pub mod order;
 
-/// Brings the host into accord with the plan.
+// Brings the host into accord with the plan.
 pub mod reconcile;
 
-/// What the programs reported.
+// What the programs reported.
 pub mod observe;
 
-/// Packets that the tables could not place.
+// Packets that the tables could not place.
 pub mod slowpath;
 
-/// The use cases.
+// The use cases.
 pub mod service;
 
-/// How the outside reaches the use cases: the API.
+// How the outside reaches the use cases: the API.
 pub mod front;
 
-/// The commands of `weft`.
+// The commands of `weft`.
 pub mod cli;
 
-/// Wires the tasks of `weftd`.
+// Wires the tasks of `weftd`.
 pub mod daemon;

@@ -219,7 +219,7 @@ pub struct Detach {
 /// A rule.
 #[derive(Clone, Debug, Args)]
 pub struct Rule {
-    /// FROM [to] TO [WHAT]: app, app/role, host, outside, any, or a prefix; tcp/PORTS, udp/PORTS, icmp, any
+    /// FROM (to) TO (WHAT): app, app/role, host, outside, any, or a prefix; tcp/PORTS, udp/PORTS, icmp, any
     #[arg(required = true, value_name = "WORDS")]
     pub words: Vec<String>,
     /// Beat rules of lower precedence, whatever they do [default: 1000]
@@ -253,7 +253,7 @@ pub enum Policy {
 /// A question.
 #[derive(Clone, Debug, Args)]
 pub struct Why {
-    /// FROM [to] TO WHAT: endpoints as shop/web-1, roles, apps, addresses, host, outside; tcp/5432, udp/53, icmp
+    /// FROM (to) TO WHAT: endpoints as shop/web-1, roles, apps, addresses, host, outside; tcp/5432, udp/53, icmp
     #[arg(required = true, value_name = "WORDS")]
     pub words: Vec<String>,
     /// Ask the loaded program, too, and fail with 4 if it says otherwise

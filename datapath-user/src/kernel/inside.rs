@@ -39,6 +39,8 @@ pub struct InsideRoute {
     pub dst: IpNet,
     /// By this gateway, taken to be on the link. None: the destination itself is.
     pub via: Option<IpAddr>,
+    /// Of several to the same destination the one with the least is taken. None: the kernel's default.
+    pub metric: Option<u32>,
 }
 
 /// Brings a container's interface into the state that is asked for, and switches it on. Blocks.
@@ -89,8 +91,8 @@ async fn within(inside: &Inside) -> Result<()> {
         links.add_address(Address { link: link.index, net }).await?;
     }
     links.set(link.index, &[Setting::Up]).await?;
-    for &InsideRoute { dst, via } in routes {
-        links.put_route(&Route { via, ..Route::on_link(dst, link.index) }).await?;
+    for &InsideRoute { dst, via, metric } in routes {
+        links.put_route(&Route { via, metric, ..Route::on_link(dst, link.index) }).await?;
     }
     Ok(())
 }
@@ -108,6 +110,7 @@ mod tests {
         let route = |dst: &str, via: Option<&str>| InsideRoute {
             dst: dst.parse().unwrap(),
             via: via.map(|via| via.parse().unwrap()),
+            metric: None,
         };
         Inside {
             interface: interface.to_owned(),
@@ -151,7 +154,8 @@ mod tests {
             let link = links.iter().find(|link| link.name == "eth0").unwrap();
             assert_eq!((link.mac, link.mtu, link.is_up), (Some(want.mac), want.mtu, true));
             assert_eq!(*addresses, want.addresses);
-            let routes: Vec<_> = routes.iter().map(|route| InsideRoute { dst: route.dst, via: route.via }).collect();
+            let routes: Vec<_> =
+                routes.iter().map(|route| InsideRoute { dst: route.dst, via: route.via, metric: None }).collect();
             assert_eq!(routes.len(), want.routes.len());
             assert!(want.routes.iter().all(|route| routes.contains(route)), "{routes:?}");
             let switches = ["accept_ra", "accept_dad", "disable_ipv6"];

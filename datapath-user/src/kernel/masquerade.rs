@@ -398,9 +398,11 @@ mod tests {
                 mac: Mac::new([2, 0, 0, 0, 1, 1]),
                 mtu: 1400,
                 addresses: vec![address.parse().unwrap()],
-                routes: Vec::from_iter(
-                    route.map(|(dst, via)| InsideRoute { dst: dst.parse().unwrap(), via: Some(via.parse().unwrap()) }),
-                ),
+                routes: Vec::from_iter(route.map(|(dst, via)| InsideRoute {
+                    dst: dst.parse().unwrap(),
+                    via: Some(via.parse().unwrap()),
+                    metric: None,
+                })),
             };
             configure(&container, &inside("10.32.0.5/24", Some(("0.0.0.0/0", "10.32.0.1")))).unwrap();
             configure(&outside, &inside("192.0.2.9/24", Some(("10.32.0.0/24", "192.0.2.1")))).unwrap();

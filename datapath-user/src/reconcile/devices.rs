@@ -32,6 +32,9 @@ use crate::plan::{
 /// What is written on a link of ours, before the endpoint's name.
 const ALIAS: &str = "weft ";
 
+/// Metric of a default route that gives way to any other.
+const LAST_RESORT: u32 = 4096;
+
 /// The inner side is called so until it is given its name.
 const TEMPORARY: &str = "weft-new";
 
@@ -277,10 +280,12 @@ fn open(veth: &Veth) -> Result<Netns> {
 
 fn inside(veth: &Veth) -> Inside {
     let nets = veth.addresses.iter().filter_map(|(addr, len)| IpNet::new(*addr, *len).ok());
-    let on_link = veth.on_link.iter().filter_map(net).map(|dst| InsideRoute { dst, via: None });
+    let on_link = veth.on_link.iter().filter_map(net).map(|dst| InsideRoute { dst, via: None, metric: None });
+    // Behind any that is there already, unless it is to take its place.
+    let metric = (veth.default_route == DefaultRoute::IfNone).then_some(LAST_RESORT);
     let defaults = veth.gateways.iter().filter(|_| veth.default_route != DefaultRoute::Leave).map(|gateway| {
         let everything = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
-        everything.parse().map(|dst| InsideRoute { dst, via: Some(*gateway) })
+        everything.parse().map(|dst| InsideRoute { dst, via: Some(*gateway), metric })
     });
     Inside {
         interface: TEMPORARY.to_owned(),

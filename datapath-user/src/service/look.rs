@@ -57,7 +57,7 @@ impl Service {
             let (from, to) = (flow.opener(), flow.opener().other());
             let side = |leg: weft_common::flow::Leg| {
                 let at = leg.index();
-                names.side(flow.side[at].identity, Some(key.addr[at]), Some(key.port[at]))
+                names.side(flow.side[at].identity, Some(key.addr[at]), has_ports(key.protocol).then_some(key.port[at]))
             };
             let volume = |leg: weft_common::flow::Leg| {
                 let side = &flow.side[leg.index()];
@@ -239,6 +239,10 @@ fn fits(request: &ListFlows, names: &Names<'_>, key: &FlowKey, flow: &Flow) -> b
         && protocol.is_none_or(|protocol| key.protocol == protocol.0)
 }
 
+fn has_ports(number: u8) -> bool {
+    matches!(number, protocol::TCP | protocol::UDP | protocol::UDP_LITE | protocol::SCTP)
+}
+
 fn flag_names(flags: u8) -> String {
     let named = [(Tcp::SYN, "SYN"), (Tcp::ACK, "ACK"), (Tcp::FIN, "FIN"), (Tcp::RST, "RST")];
     let set: Vec<_> = named.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name).collect();
@@ -287,7 +291,7 @@ fn dropped(host: &HostName, snapshot: &Snapshot, plan: &NodePlan, seen: &Seen) -
         )
     );
     let direction = if drop.direction == Direction::Ingress as u8 { Direction::Ingress } else { Direction::Egress };
-    let has_ports = matches!(drop.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
+    let has_ports = has_ports(drop.protocol);
     let port = |port: u16| has_ports.then_some(port);
     let what = if has_ports {
         format!("{}/{}", protocol_name(drop.protocol), drop.dst_port)

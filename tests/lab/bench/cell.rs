@@ -10,8 +10,10 @@ use weft_tests::underlay::{Family, Offloads};
 pub(super) enum Setting {
     /// Between two hosts, no containers: what the underlay can do.
     Host,
-    /// Containers on two hosts, joined by a kernel VXLAN device and a bridge on each.
+    /// Containers on two hosts, joined by a kernel VXLAN device and a bridge on each, which asks no firewall.
     Vxlan,
+    /// The same with bridges that ask the firewall, as they do where Docker runs; it has no rules.
+    Filtered,
     /// Containers on two hosts, joined by weft. Without rules both are in one app; with rules each is in its own.
     Weft {
         /// How many.
@@ -114,7 +116,7 @@ impl Setting {
     /// What it is compared with first: the same path without anybody's network.
     pub(super) fn baseline(self) -> Self {
         match self {
-            Self::Host | Self::Vxlan | Self::Weft { .. } => Self::Host,
+            Self::Host | Self::Vxlan | Self::Filtered | Self::Weft { .. } => Self::Host,
             Self::Veth | Self::Local => Self::Veth,
         }
     }
@@ -140,6 +142,7 @@ impl fmt::Display for Setting {
         match self {
             Self::Host => f.write_str("host"),
             Self::Vxlan => f.write_str("vxlan"),
+            Self::Filtered => f.write_str("vxlan+nf"),
             Self::Weft { rules: 0 } => f.write_str("weft"),
             Self::Weft { rules } => write!(f, "weft+{rules}"),
             Self::Veth => f.write_str("veth"),

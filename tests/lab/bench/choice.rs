@@ -24,7 +24,7 @@ pub(crate) struct Choice {
     /// Numbers of rules, as 0,1000,100000
     #[arg(long, value_delimiter = ',')]
     rules: Vec<u32>,
-    /// Only these of host, vxlan, weft, veth, local
+    /// Only these of host, vxlan, vxlan+nf (bridges ask the firewall), weft, veth, local
     #[arg(long, value_delimiter = ',')]
     settings: Vec<String>,
 }
@@ -90,7 +90,7 @@ impl Choice {
         if let Some(word) = self.filter.iter().find(|word| !names.iter().any(|name| name.starts_with(word.as_str()))) {
             bail!("there is nothing to measure that is called {word:?}; there are {}", names.join(", "));
         }
-        let settings = ["host", "vxlan", "weft", "veth", "local"];
+        let settings = ["host", "vxlan", "vxlan+nf", "weft", "veth", "local"];
         if let Some(word) = self.settings.iter().find(|word| !settings.contains(&word.as_str())) {
             bail!("there is no setting {word:?}; there are {}", settings.join(", "));
         }
@@ -108,7 +108,7 @@ impl Choice {
         };
         let surroundings = on(family, self.mtu.unwrap_or(USUAL.underlay.mtu), offloads);
         let rules = if self.rules.is_empty() { &[0] } else { &self.rules[..] };
-        let mut settings = vec![Setting::Host, Setting::Vxlan];
+        let mut settings = vec![Setting::Host, Setting::Vxlan, Setting::Filtered];
         settings.extend(rules.iter().map(|&rules| Setting::Weft { rules }));
         settings.extend(LOCAL);
         Metric::ALL.map(|metric| Line { surroundings, metric, settings: settings.clone() }).into()
@@ -119,7 +119,8 @@ impl Choice {
 fn plan() -> Vec<Line> {
     let line = |surroundings, metric, settings: &[Setting]| Line { surroundings, metric, settings: settings.into() };
     let mut lines = Vec::new();
-    let with_rules = [&ACROSS[..], &RULES.map(|rules| Setting::Weft { rules }), &LOCAL].concat();
+    let rules = RULES.map(|rules| Setting::Weft { rules });
+    let with_rules = [&ACROSS[..], &[Setting::Filtered], &rules, &LOCAL].concat();
     for metric in Metric::ALL {
         let settings = if metric == TCP8 { [&ACROSS[..], &LOCAL].concat() } else { with_rules.clone() };
         lines.push(line(USUAL, metric, &settings));
@@ -140,7 +141,7 @@ const fn on(family: Family, mtu: u32, offloads: Offloads) -> Surroundings {
 fn kind(setting: Setting) -> String {
     match setting {
         Setting::Weft { rules: _ } => "weft".into(),
-        Setting::Host | Setting::Vxlan | Setting::Veth | Setting::Local => setting.to_string(),
+        Setting::Host | Setting::Vxlan | Setting::Filtered | Setting::Veth | Setting::Local => setting.to_string(),
     }
 }
 

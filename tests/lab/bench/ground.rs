@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
 
 use anyhow::{Result, bail};
 use weft_tests::netns::Netns;
@@ -24,8 +25,17 @@ pub(super) struct Ground {
     pub(super) failures: Vec<String>,
     // Dropped after the pairs: daemons, then the hosts they run on.
     woven: Vec<Woven>,
-    /// Of the hosts without weft.
+    /// Of hosts without weft.
     underlay: Underlay,
+    /// Of hosts whose bridges ask the firewall.
+    filtered: Option<Underlay>,
+}
+
+/// Whether bridges hand packets to netfilter.
+#[derive(Clone, Copy, Debug)]
+enum Firewall {
+    Asked,
+    Left,
 }
 
 /// What VXLAN adds: inner Ethernet, outer IPv4, UDP and VXLAN headers.
@@ -39,7 +49,14 @@ impl Ground {
     pub(super) fn build(segment: Segment, settings: &[Setting]) -> Self {
         let underlay = joined(segment);
         let features = machine::features(underlay.host(0), UPLINK);
-        let mut ground = Self { pairs: BTreeMap::new(), features, failures: Vec::new(), woven: Vec::new(), underlay };
+        let mut ground = Self {
+            pairs: BTreeMap::new(),
+            features,
+            failures: Vec::new(),
+            woven: Vec::new(),
+            underlay,
+            filtered: None,
+        };
         for &setting in settings {
             // The harness panics, and has told why. What a panic leaves half done is not used.
             let built = panic::catch_unwind(AssertUnwindSafe(|| ground.add(setting, segment)));
@@ -62,7 +79,8 @@ impl Ground {
         }
         let pair = match setting {
             Setting::Host => host_to_host(&self.underlay)?,
-            Setting::Vxlan => vxlan(&self.underlay, segment.mtu - OVERHEAD),
+            Setting::Vxlan => vxlan(&self.underlay, segment.mtu - OVERHEAD, Firewall::Left),
+            Setting::Filtered => vxlan(self.filtered.insert(joined(segment)), segment.mtu - OVERHEAD, Firewall::Asked),
             Setting::Veth => veth(segment.mtu),
             Setting::Weft { rules } => self.woven(rules, segment)?.across(),
             Setting::Local => self.woven(0, segment)?.local()?,
@@ -100,7 +118,7 @@ fn host_to_host(underlay: &Underlay) -> Result<Pair> {
 
 /// A bridge and a VXLAN device on each host, one container on each bridge. The devices learn nothing: where the other
 /// container is, and where to flood its neighbour discovery, is written down.
-fn vxlan(underlay: &Underlay, mtu: u32) -> Pair {
+fn vxlan(underlay: &Underlay, mtu: u32, firewall: Firewall) -> Pair {
     let ends = [0, 1].map(|index| {
         let (host, other) = (underlay.host(index), 1 - index);
         let container = quiet(&format!("vxlan{index}"));
@@ -115,6 +133,7 @@ fn vxlan(underlay: &Underlay, mtu: u32) -> Pair {
             mac = mac(index),
             container = container.name(),
         ));
+        firewall.set(host);
         for destination in ["00:00:00:00:00:00", &mac(other)] {
             let remote = underlay.ip(other, Family::V4);
             weft_tests::command::run(&format!(
@@ -130,6 +149,22 @@ fn vxlan(underlay: &Underlay, mtu: u32) -> Pair {
         container
     });
     pair_of(ends)
+}
+
+impl Firewall {
+    /// A kernel without netfilter for bridges has nothing to set.
+    fn set(self, host: &Netns) {
+        let value = match self {
+            Self::Asked => "1",
+            Self::Left => "0",
+        };
+        for tables in ["iptables", "ip6tables", "arptables"] {
+            let key = format!("bridge/bridge-nf-call-{tables}");
+            if host.run(|| Path::new("/proc/sys/net").join(&key).exists()) {
+                host.set_sysctl(&key, value);
+            }
+        }
+    }
 }
 
 fn veth(mtu: u32) -> Pair {

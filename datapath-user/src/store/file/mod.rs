@@ -2,7 +2,7 @@
 //!
 //! The file says which hosts, apps and rules there are, and is followed: an edit without a fault is in force
 //! within a second, one with a fault is refused with its place, and what was in force stays, also over a restart.
-//! Changes of rules and apps are written into the file. What only this host knows is in [`super::local`].
+//! Changes of rules and apps are written into the file. What only this host knows is in `store::local`.
 
 mod disk;
 mod edit;

@@ -1,0 +1,113 @@
+//! All that a host counts, at one moment, and what changed between two.
+
+use super::cast::app_name;
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+use weft_common::flow::{Flow, FlowKey, State as FlowState};
+use weft_common::route::{Hop, HopKind};
+use weft_common::table::{Counts, Pair};
+use weft_common::verdict::DropReason;
+
+/// Everything a host counts. Flows are there whole, so that a story can look into one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct State {
+    /// By [`DropReason`].
+    pub(crate) drops: Vec<u64>,
+    pub(crate) traffic: BTreeMap<Pair, Counts>,
+    pub(crate) flows: BTreeMap<FlowKey, Flow>,
+    /// Datagrams that came in pieces.
+    pub(crate) datagrams: u64,
+    /// Wishes for groups.
+    pub(crate) groups: u64,
+    /// Packets that were handed to the daemon.
+    pub(crate) misses: u64,
+}
+
+/// Counters by name, and by how much each has changed; none is zero.
+pub(crate) type Changes = BTreeMap<String, i128>;
+
+impl State {
+    /// Every counter that a story has to account for. Bytes are left out: [`super::ran`] checks them at each step.
+    fn counters(&self, host: &str) -> Changes {
+        let mut counters = Changes::new();
+        let mut add = |name: String, number: u64| counters.insert(format!("{host}.{name}"), number.into());
+        for (reason, count) in DropReason::ALL.iter().zip(&self.drops) {
+            add(format!("drops.{}", reason.name()), *count);
+        }
+        for (Pair { src, dst }, counts) in &self.traffic {
+            let pair = format!("{}>{}", app_name(*src), app_name(*dst));
+            let Counts { packets, bytes: _, flows, drops } = *counts;
+            add(format!("{pair}.packets"), packets);
+            add(format!("{pair}.flows"), flows);
+            add(format!("{pair}.drops"), drops);
+        }
+        add("flows".into(), self.flows.len() as u64);
+        add("datagrams".into(), self.datagrams);
+        add("groups".into(), self.groups);
+        add("misses".into(), self.misses);
+        counters
+    }
+
+    /// What has changed since `before`.
+    pub(crate) fn since(&self, before: &Self, host: &str) -> Changes {
+        let mut changes = self.counters(host);
+        for (name, number) in before.counters(host) {
+            *changes.entry(name).or_default() -= number;
+        }
+        changes.retain(|_, by| *by != 0);
+        changes
+    }
+
+    /// The one reason by which `self` has more drops than `before`, when there is one and one more.
+    pub(crate) fn dropped_since(&self, before: &Self) -> Option<DropReason> {
+        let more = self.drops.iter().zip(&before.drops).enumerate().filter(|(_, (now, then))| now != then);
+        match more.collect::<Vec<_>>()[..] {
+            [] => None,
+            [(index, (now, then))] if *now == then + 1 => DropReason::from_index(index),
+            ref several => panic!("one packet is one drop: {several:?}"),
+        }
+    }
+
+    /// Packets and bytes handed on, of all pairs of apps.
+    pub(crate) fn passed(&self) -> (u64, u64) {
+        self.traffic.values().fold((0, 0), |(packets, bytes), counts| (packets + counts.packets, bytes + counts.bytes))
+    }
+}
+
+/// As an operator would see it.
+impl Display for State {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (reason, count) in DropReason::ALL.iter().zip(&self.drops).filter(|(_, count)| **count > 0) {
+            writeln!(f, "  dropped {count} {}: {}", reason.name(), reason.explain())?;
+        }
+        for (Pair { src, dst }, Counts { packets, bytes, flows, drops }) in &self.traffic {
+            let (src, dst) = (app_name(*src), app_name(*dst));
+            writeln!(f, "  {src} to {dst}: {packets} packets, {bytes} bytes, {flows} flows, {drops} drops")?;
+        }
+        for (key, flow) in &self.flows {
+            let [a, b] = [0, 1].map(|side| {
+                let Hop { kind: _, index } = flow.side[side].hop;
+                let place = match flow.side[side].hop.kind() {
+                    HopKind::Nowhere => "nowhere".into(),
+                    HopKind::Local => format!("link {index}"),
+                    HopKind::Peer => format!("peer {index}"),
+                    HopKind::Host => "host".into(),
+                };
+                let app = app_name(flow.side[side].identity.app);
+                format!("{}:{} {app}/{} at {place}", key.addr[side], key.port[side], flow.side[side].identity.role.0)
+            });
+            let state = FlowState::from_raw(flow.state).name();
+            let (epoch, rule, opener) = (flow.epoch.0, flow.rule, ["first", "second"][flow.opener().index()]);
+            writeln!(
+                f,
+                "  flow {} {a} - {b}, {state}, opened by the {opener}, epoch {epoch}, rule {rule}",
+                key.protocol
+            )?;
+        }
+        writeln!(
+            f,
+            "  {} datagrams in pieces, {} wishes for groups, {} misses",
+            self.datagrams, self.groups, self.misses
+        )
+    }
+}
