@@ -415,8 +415,13 @@ mod tests {
                 let deadline = Instant::now() + Duration::from_secs(5);
                 loop {
                     assert!(Instant::now() < deadline, "nothing arrives");
-                    sender.send_to(b"who am I", "192.0.2.9:7000").unwrap();
-                    if let Ok((_, from)) = receiver.recv_from(&mut [0; 16]) {
+                    let asked = u16::to_be_bytes(port);
+                    sender.send_to(&asked, "192.0.2.9:7000").unwrap();
+                    // What was asked before and came late says nothing of now.
+                    let mut heard = [0; 2];
+                    if let Ok((_, from)) = receiver.recv_from(&mut heard)
+                        && heard == asked
+                    {
                         return from.ip().to_string();
                     }
                 }
