@@ -103,7 +103,7 @@ impl ProgramInfo {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
 struct MapCreateAttr {
     kind: u32,
@@ -114,7 +114,7 @@ struct MapCreateAttr {
     inner: u32,
 }
 
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
 struct ObjectAttr {
     path: u64,
@@ -122,7 +122,7 @@ struct ObjectAttr {
     flags: u32,
 }
 
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
 struct InfoAttr {
     fd: u32,
@@ -130,7 +130,7 @@ struct InfoAttr {
     info: u64,
 }
 
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
 struct ByIdAttr {
     id: u32,
@@ -138,7 +138,7 @@ struct ByIdAttr {
     flags: u32,
 }
 
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
 struct QueryAttr {
     ifindex: u32,
@@ -150,7 +150,7 @@ struct QueryAttr {
     pad: u32,
 }
 
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
 struct LinkCreateAttr {
     program: u32,
@@ -162,7 +162,7 @@ struct LinkCreateAttr {
     revision: u64,
 }
 
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
 struct LinkUpdateAttr {
     link: u32,
@@ -277,13 +277,23 @@ pub(super) fn number(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().cast_unsigned()
 }
 
+/// What a command is told, and the rest of `union bpf_attr`: PROG_QUERY writes its `revision` also when `attr` was said
+/// to end before it (`bpf_mprog_query`, kernel/bpf/mprog.c, since 6.6).
+#[repr(C)]
+struct Attr<A> {
+    told: A,
+    rest: [u64; 32],
+}
+
 /// # Safety
 ///
-/// Addresses in `attr` are valid for what `command` does with them, and `attr` is the layout of `command`.
-unsafe fn call<A>(command: u32, attr: &mut A) -> io::Result<RawFd> {
-    // SAFETY: the kernel reads and writes `size_of::<A>()` bytes of `attr`, which is borrowed for the call; what it
-    // points to is the caller's promise.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_mut(attr), size_of::<A>()) };
+/// Addresses in `told` are valid for what `command` does with them, and `told` is the layout of `command`.
+unsafe fn call<A: Copy>(command: u32, told: &mut A) -> io::Result<RawFd> {
+    let mut attr = Attr { told: *told, rest: [0; 32] };
+    // SAFETY: the kernel reads `size_of::<A>()` bytes of `attr` and writes inside of its own union, which is smaller than
+    // `Attr`; what it points to is the caller's promise.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attr, size_of::<A>()) };
+    *told = attr.told;
     match RawFd::try_from(result) {
         Ok(answer) if answer >= 0 => Ok(answer),
         _ => Err(io::Error::last_os_error()),
@@ -293,7 +303,7 @@ unsafe fn call<A>(command: u32, attr: &mut A) -> io::Result<RawFd> {
 /// # Safety
 ///
 /// As [`call`], and `command` answers with a new descriptor.
-unsafe fn descriptor<A>(command: u32, attr: &mut A) -> io::Result<OwnedFd> {
+unsafe fn descriptor<A: Copy>(command: u32, attr: &mut A) -> io::Result<OwnedFd> {
     // SAFETY: the caller's promise.
     let fd = unsafe { call(command, attr) }?;
     // SAFETY: the descriptor is new, so nobody else owns it.
@@ -306,7 +316,7 @@ pub(super) mod tests {
 
     /// A program that does nothing but answer. `kind` is a number of `enum bpf_prog_type`.
     pub(crate) fn program(kind: u32, answer: i32) -> OwnedFd {
-        #[derive(Default)]
+        #[derive(Clone, Copy, Default)]
         #[repr(C)]
         struct LoadAttr {
             kind: u32,
@@ -333,7 +343,7 @@ pub(super) mod tests {
 
     /// Runs a program once with a frame, and gives its answer.
     pub(crate) fn run(program: BorrowedFd<'_>, frame: &[u8]) -> i32 {
-        #[derive(Default)]
+        #[derive(Clone, Copy, Default)]
         #[repr(C)]
         struct RunAttr {
             program: u32,
@@ -358,6 +368,20 @@ pub(super) mod tests {
         let info: ProgramInfo = info(program(3, 0).as_fd()).unwrap();
         assert_eq!((info.kind, info.name().as_str()), (3, "weft_test"));
         assert_ne!(info.tag, [0; 8]);
+    }
+
+    #[test]
+    fn what_the_kernel_writes_past_a_query_lands_in_nothing_of_ours() {
+        #[repr(C)]
+        struct Beside {
+            query: QueryAttr,
+            ours: [u64; 8],
+        }
+        let mut beside = Beside { query: QueryAttr::default(), ours: [7; 8] };
+        beside.query = QueryAttr { ifindex: 1, attach_type: AttachType::TcxIngress as u32, ..QueryAttr::default() };
+        // SAFETY: no addresses are passed.
+        let outcome = unsafe { call(command::PROG_QUERY, &mut beside.query) };
+        assert_eq!(beside.ours, [7; 8], "{outcome:?}");
     }
 
     #[test]

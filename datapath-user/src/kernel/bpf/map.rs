@@ -10,7 +10,7 @@ use std::{
 
 use super::{MapInfo, address, call, command, info, number};
 
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
 struct ElementAttr {
     map: u32,
@@ -20,7 +20,7 @@ struct ElementAttr {
     flags: u64,
 }
 
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
 struct BatchAttr {
     from: u64,
