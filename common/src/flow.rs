@@ -221,8 +221,9 @@ impl Flow {
     #[inline(always)]
     pub fn is_expired(&self, protocol: u8, now: u64) -> bool {
         use crate::header::protocol;
-        let idle = now.saturating_sub(self.seen);
-        let limit = match (protocol, self.state) {
+        // Another processor may have seen a packet after this one read the clock: not yet idle, by less than nothing.
+        let idle = now.wrapping_sub(self.seen).cast_signed();
+        let limit: u64 = match (protocol, self.state) {
             (protocol::TCP | protocol::SCTP, state) if state == State::Open as u8 => return false,
             // Long enough for a SYN's last retransmission (RFC 6298: 1+2+4+8+16+32 s), and for late
             // segments after a close (RFC 9293: 2 MSL, here 120 s).
@@ -232,7 +233,7 @@ impl Flow {
             (_, state) if state == State::Opening as u8 => 120 * SECOND,
             _ => 300 * SECOND,
         };
-        idle > limit
+        idle > limit.cast_signed()
     }
 
     /// The state after `packet`.
@@ -333,6 +334,7 @@ mod tests {
         assert!(flow(State::Opening).is_expired(protocol::TCP, 1000 * SECOND + 121 * SECOND));
         assert!(!flow(State::Open).is_expired(protocol::UDP, 1000 * SECOND + 299 * SECOND));
         assert!(flow(State::Open).is_expired(protocol::UDP, 1000 * SECOND + 301 * SECOND));
+        assert!(!flow(State::Open).is_expired(protocol::UDP, 1000 * SECOND - 1));
     }
 
     #[test]

@@ -52,10 +52,14 @@ pub fn pop(skb: &mut Skb, inner: u32, ether: &Ether) -> Result<bool, DropReason>
         } else {
             // Nor do they let it become shorter than the header that they take it to have.
             let least = inner + Ether::LEN + IPV6_LEN;
-            if !outer_v4 && skb.len() < least {
+            let len = skb.len();
+            if !outer_v4 && len < least {
                 skb.resize(least)?;
+                skb.shrink(inner, FIXED_GSO)?;
+                skb.resize(len - inner)?;
+            } else {
+                skb.shrink(inner, FIXED_GSO)?;
             }
-            skb.shrink(inner, FIXED_GSO)?;
             false
         }
     };

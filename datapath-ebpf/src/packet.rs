@@ -131,7 +131,11 @@ impl Skb {
     /// Replaces two bytes at `at` and puts the transport checksum at `check` right, also when it is left to a device.
     #[inline(always)]
     pub fn replace16(&mut self, at: u32, check: u32, old: [u8; 2], new: [u8; 2]) -> Result<(), DropReason> {
-        let (from, to) = (u16::from_ne_bytes(old), u16::from_ne_bytes(new));
+        let (mut from, mut to) = (u16::from_ne_bytes(old), u16::from_ne_bytes(new));
+        // Two bytes that lie across words count in each word as the other byte (RFC 1071 §2.B).
+        if (at ^ check) & 1 == 1 {
+            (from, to) = (from.swap_bytes(), to.swap_bytes());
+        }
         // SAFETY: changes the packet the context belongs to; no pointer into it is held.
         ok(unsafe { bpf_l4_csum_replace(self.raw, check, u64::from(from), u64::from(to), 2) })?;
         self.paste(at, &new)

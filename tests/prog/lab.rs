@@ -12,7 +12,8 @@ pub(crate) mod rules;
 pub(crate) mod state;
 
 use cast::{APPS, At, MEMBERS, Member, Net, address, octet};
-use machine::{Context, Machine, Program, Tables};
+use event::Event;
+use machine::{Context, Machine, Program, Run, Tables};
 use ran::{Action, Ran};
 use rig::{Rig, Space};
 use rules::Rules;
@@ -27,6 +28,7 @@ use weft_common::id::{AppId, Epoch, Identity, PeerId, RoleId};
 use weft_common::route::{Endpoint, Hop, Route};
 use weft_common::table::Config;
 use weft_common::tunnel::{PORT, Peer};
+use weft_common::verdict::DropReason;
 use weft_tests::frame::Frame;
 use weft_tests::underlay::Family;
 
@@ -71,10 +73,13 @@ impl Lab {
         self.assert_only_changed(&[]);
         self.outer = net.outer;
         self.write_peers();
-        for machine in self.machines() {
-            machine.forget();
-        }
+        self.forget();
         self.accounted = self.states();
+    }
+
+    /// Forgets what programs remember of packets.
+    pub(crate) fn forget(&mut self) {
+        self.machines().iter_mut().for_each(Machine::forget);
     }
 
     /// Puts these rules in force, in place of all others, at the next epoch.
@@ -114,7 +119,7 @@ impl Lab {
     }
 
     pub(crate) fn tables(&mut self, at: At) -> &mut Tables {
-        &mut self.machine(at).0.tables
+        self.machine(at).0.tables()
     }
 
     /// A host and where it runs.
@@ -149,6 +154,29 @@ impl Lab {
         self.run(member.at, Program::FromWorkload, Context { link, segment, ..Context::default() }, frame)
     }
 
+    /// A container sends the same again and again, faster than anybody looks at it.
+    pub(crate) fn floods(&mut self, member: Member, frame: &Frame, times: usize) {
+        let link = self.link(member.at, member.name);
+        let (machine, space) = self.machine(member.at);
+        let (code, _) = machine.program(Program::FromWorkload);
+        space.run(|| {
+            for _ in 0..times {
+                let ran = code.run(Context { link, ..Context::default() }, frame.bytes());
+                ran.unwrap_or_else(|error| panic!("run with {frame:?}: {error}"));
+            }
+        });
+    }
+
+    /// What the programs of a host have told since the last time.
+    pub(crate) fn told(&mut self, at: At) -> Vec<Event> {
+        self.machine(at).0.events()
+    }
+
+    /// How often a host has dropped for this reason.
+    pub(crate) fn drops(&self, at: At, reason: DropReason) -> u64 {
+        self.states()[at as usize].drops[reason as usize]
+    }
+
     /// A frame comes in on the uplink.
     #[track_caller]
     pub(crate) fn receives(&mut self, at: At, frame: &Frame) -> Ran {
@@ -174,24 +202,13 @@ impl Lab {
     pub(crate) fn run(&mut self, at: At, program: Program, context: Context, frame: &Frame) -> Ran {
         let outer = self.outer;
         let (machine, space) = self.machine(at);
-        let before = machine.state();
-        let (code, _) = machine.program(program);
-        let (code, output) = space
-            .run(|| code.run(context, frame.bytes()))
-            .unwrap_or_else(|error| panic!("run {} with {frame:?}: {error}", program.name()));
-        let events = machine.events();
-        let ran = Ran {
-            at,
-            program,
-            context,
-            action: Action::of(program, code),
-            input: frame.clone(),
-            output: Frame::from_bytes(output),
-            events,
-            before,
-            after: machine.state(),
-            outer,
-        };
+        let Run { code, output, events, before, after } = machine.run(program, |code| {
+            let ran = space.run(|| code.run(context, frame.bytes()));
+            ran.unwrap_or_else(|error| panic!("run {} with {frame:?}: {error}", program.name()))
+        });
+        let action = Action::of(program, code);
+        let (input, output) = (frame.clone(), Frame::from_bytes(output));
+        let ran = Ran { at, program, context, action, input, output, events, before, after, outer };
         ran.check();
         ran
     }

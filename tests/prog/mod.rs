@@ -5,6 +5,7 @@
 //! expect fails it.
 
 mod answer;
+mod differential;
 mod flow;
 mod fragment;
 mod guard;
@@ -12,9 +13,15 @@ mod host;
 mod icmp;
 mod lab;
 mod local;
+mod malformed;
 mod neighbor;
 mod overlay;
+mod pcaps;
 mod policy;
+mod real;
+mod replicate;
+mod report;
+mod segment_size;
 mod spoof;
 mod start;
 mod tunnel;

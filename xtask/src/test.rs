@@ -75,14 +75,8 @@ pub(crate) fn unit(args: &[String]) -> Result<Tally> {
 /// The tests of package weft-tests, with the daemons they start.
 pub(crate) fn scenarios(args: &[String]) -> Result<Tally> {
     build::run(Profile::Dev)?;
-    let mut cargo = cmd::cargo();
-    cargo.args(["test", "--no-run", "--package", "weft-tests", "--message-format", "json-render-diagnostics"]);
-    let binaries = test_binaries(&cmd::output(&mut cargo)?);
-    if binaries.is_empty() {
-        bail!("find the test binaries of weft-tests: cargo names none");
-    }
     let mut tally = Tally::default();
-    for binary in binaries {
+    for binary in built()? {
         println!("     Running {}", binary.display());
         // Started by us and not by cargo, which would run as the developer; in the folder cargo would use.
         let package = cmd::workspace().join("tests");
@@ -91,6 +85,24 @@ pub(crate) fn scenarios(args: &[String]) -> Result<Tally> {
         tally.follow(&mut command)?;
     }
     Ok(tally)
+}
+
+/// The binary that has the packet stories in it.
+pub(crate) fn stories() -> Result<PathBuf> {
+    let mut built = built()?;
+    let is_it = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("scenarios-"));
+    built.drain(..).find(is_it).context("find the test binary `scenarios` of weft-tests: cargo names none")
+}
+
+/// Builds the test binaries of package weft-tests.
+fn built() -> Result<Vec<PathBuf>> {
+    let mut cargo = cmd::cargo();
+    cargo.args(["test", "--no-run", "--package", "weft-tests", "--message-format", "json-render-diagnostics"]);
+    let binaries = test_binaries(&cmd::output(&mut cargo)?);
+    if binaries.is_empty() {
+        bail!("find the test binaries of weft-tests: cargo names none");
+    }
+    Ok(binaries)
 }
 
 impl Tally {

@@ -4,13 +4,18 @@
 //! command under a kernel, on top of this machine's own files. It is software emulation: no time measured inside is a
 //! speed.
 
-use std::{fmt, fs, path::PathBuf, str::FromStr, time::Instant};
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
     build::{self, Profile},
-    cmd, root,
+    cmd, root, test,
 };
 
 /// Which kernels.
@@ -21,7 +26,7 @@ pub(crate) struct Options {
 }
 
 /// Emulated, a story takes seconds where a real machine takes a tenth; a hang must end all the same.
-const LIMIT_SECONDS: &str = "300";
+const LIMIT_SECONDS: &str = "900";
 const MEMORY_MIB: &str = "1024";
 
 /// The floor and the first long-term kernel with TCX: Debian 12 has both, so their absence is a failure.
@@ -56,6 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let Options { kernels } = options;
     root::require("run virtual machines")?;
     build::run(Profile::Release)?;
+    let packet_stories = test::stories()?;
 
     let mut kernels = kernels.clone();
     if kernels.is_empty() {
@@ -67,7 +73,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for kernel in kernels {
         let started = Instant::now();
         let outcome = match fetch(&kernel) {
-            Ok(()) => stories(&kernel),
+            Ok(()) => stories(&kernel, &packet_stories),
             Err(error) if REQUIRED.contains(&kernel.series) => Err(error),
             Err(error) => {
                 lines.push(format!("vm {kernel}: not to be had, left out: {error:#}"));
@@ -102,11 +108,16 @@ fn fetch(kernel: &Kernel) -> Result<()> {
     }
 }
 
-fn stories(kernel: &Kernel) -> Result<()> {
+fn stories(kernel: &Kernel, packet_stories: &Path) -> Result<()> {
     // vmrun writes an initramfs beside the kernel and maps the machine's files: root, not the developer.
     let mut vmrun = cmd::program(cmd::workspace().join("xtask/vm/vmrun"));
     vmrun.args(["-m", MEMORY_MIB, "-t", LIMIT_SECONDS]).arg(kernel.folder());
-    vmrun.arg("--").arg(cmd::target().join(Profile::Release.dir()).join("lab")).arg("vm");
+    vmrun
+        .arg("--")
+        .arg(cmd::target().join(Profile::Release.dir()).join("lab"))
+        .arg("vm")
+        .arg("--stories")
+        .arg(packet_stories);
     cmd::exec(&mut vmrun)
 }
 

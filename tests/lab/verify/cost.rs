@@ -1,7 +1,6 @@
 //! What each program costs the verifier of the running kernel, read from the verifier's own words.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -126,7 +125,6 @@ fn text_of(log: &[u8]) -> String {
 
 /// The tables that the programs use.
 struct Tables {
-    root: PathBuf,
     pins: Pins,
     maps: BTreeMap<String, MapData>,
 }
@@ -134,7 +132,7 @@ struct Tables {
 impl Tables {
     fn make(object: &[u8]) -> Result<Self> {
         let root = Path::new(BPFFS).join(owned_name("verify"));
-        let mut tables = Self { pins: Pins::new(&root), root, maps: BTreeMap::new() };
+        let mut tables = Self { pins: Pins::new(root), maps: BTreeMap::new() };
         tables.pins.prepare()?;
         let names: Vec<_> = Object::parse(object).context("read the eBPF object")?.maps.into_keys().collect();
         let mut loader = EbpfLoader::new();
@@ -163,8 +161,7 @@ impl Tables {
 
 impl Drop for Tables {
     fn drop(&mut self) {
-        let removed = self.pins.remove().and_then(|()| Ok(fs::remove_dir(&self.root)?));
-        if let Err(error) = removed {
+        if let Err(error) = self.pins.remove() {
             eprintln!("{error:#}");
         }
     }

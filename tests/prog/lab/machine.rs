@@ -5,7 +5,7 @@ use super::rules::Compiled;
 use super::state::State;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf};
-use aya::programs::{Program as Loaded, SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::programs::{Program as Loaded, SchedClassifier, TcAttachType, TestRun, TestRunOptions, Xdp, tc};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -16,7 +16,7 @@ use weft_common::event::sample::Bucket;
 use weft_common::flow::{Flow, FlowKey};
 use weft_common::fragment::{Datagram, DatagramKey};
 use weft_common::group::{GroupKey, Member, MemberKey};
-use weft_common::id::PeerId;
+use weft_common::id::{Epoch, PeerId};
 use weft_common::policy::{PeerKey, PrefixKey, Rule, RuleKey, RuleSet, SetKey};
 use weft_common::route::{Endpoint, Route};
 use weft_common::table::{self, Config, Counts, Pair, Table};
@@ -67,9 +67,20 @@ pub(crate) struct Tables {
 
 pub(crate) struct Machine {
     object: Ebpf,
-    pub(crate) tables: Tables,
+    tables: Tables,
     ring: RingBuf<MapData>,
     misses: u64,
+    /// What was counted after the last run, while nobody has written since.
+    known: Option<State>,
+}
+
+/// What a run came to.
+pub(crate) struct Run {
+    pub(crate) code: u32,
+    pub(crate) output: Vec<u8>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) before: State,
+    pub(crate) after: State,
 }
 
 /// Enough for a story. The sizes in the object would take 40 MiB of every host at once.
@@ -77,6 +88,9 @@ const FEW: u32 = 4096;
 
 /// More than the peers that any story has.
 const PEERS: u32 = 16;
+
+/// What a test run takes at most, for all kernels: a page less the room that the kernel keeps around a packet.
+pub(crate) const LONGEST: usize = 3500;
 
 impl Program {
     pub(crate) const fn name(self) -> &'static str {
@@ -118,13 +132,44 @@ impl Machine {
         }
         let mut object = loader.load(Object::embedded().bytes()).expect("load the object");
         let ring = taken(&mut object, table::EVENTS);
-        Self { tables: Tables::take(&mut object), ring, object, misses: 0 }
+        Self { tables: Tables::take(&mut object), ring, object, misses: 0, known: None }
     }
 
     /// A program, and the tables that it reads. Runs have to be made inside of the namespace of the devices.
     pub(crate) fn program(&mut self, program: Program) -> (Code<'_>, &mut Tables) {
         self.load(program);
+        self.known = None;
         (Code::of(&self.object, program), &mut self.tables)
+    }
+
+    /// Runs a program, with what was counted before and after it.
+    pub(crate) fn run(&mut self, program: Program, run: impl FnOnce(&Code<'_>) -> (u32, Vec<u8>)) -> Run {
+        self.load(program);
+        self.events();
+        let before = self.known.take().unwrap_or_else(|| self.state());
+        let (code, output) = run(&Code::of(&self.object, program));
+        let events = self.events();
+        let after = self.state();
+        self.known = Some(after.clone());
+        Run { code, output, events, before, after }
+    }
+
+    /// The tables, to be written.
+    pub(crate) fn tables(&mut self) -> &mut Tables {
+        self.known = None;
+        &mut self.tables
+    }
+
+    /// Puts a program at the ingress of a device of the calling thread's namespace, for as long as the machine lives.
+    pub(crate) fn attach(&mut self, program: Program, device: &str) {
+        self.load(program);
+        // Kernels before 6.6 want a place to hold it.
+        tc::qdisc_add_clsact(device).unwrap_or_else(|error| panic!("prepare {device}: {error}"));
+        let Some(Loaded::SchedClassifier(code)) = self.object.program_mut(program.name()) else {
+            panic!("{program:?} is not for a device's ingress")
+        };
+        let link = code.attach(device, TcAttachType::Ingress);
+        link.unwrap_or_else(|error| panic!("attach {program:?} to {device}: {error:?}"));
     }
 
     /// All that is counted now.
@@ -157,6 +202,7 @@ impl Machine {
 
     /// Forgets what programs remember, and lets every drop be told again.
     pub(crate) fn forget(&mut self) {
+        self.known = None;
         let Tables { flows, datagrams, groups, storms, samples, .. } = &mut self.tables;
         clear(flows);
         clear(datagrams);
@@ -180,11 +226,8 @@ impl Machine {
         clear(&mut tables.endpoints);
         clear(&mut tables.peer_addresses);
         clear(&mut tables.members);
-        clear(&mut tables.sets);
-        clear(&mut tables.peer_lists);
         clear_trie(&mut tables.routes);
-        clear_trie(&mut tables.prefix_lists);
-        clear_trie(&mut tables.rules);
+        tables.clear_policy();
         reset(&mut tables.drops);
         let traffic = &mut tables.traffic;
         for pair in traffic.keys().collect::<Result<Vec<_>, _>>().expect("read the counters") {
@@ -274,6 +317,33 @@ impl Tables {
     /// Puts an address, or a prefix of `len` bits of the 128, on the map.
     pub(crate) fn route(&mut self, (len, ip): (u32, Ip), route: Route) {
         self.routes.insert(&Key::new(len, ip), route, 0).expect("write a route");
+    }
+
+    /// Forgets all rules.
+    pub(crate) fn clear_policy(&mut self) {
+        clear(&mut self.sets);
+        clear(&mut self.peer_lists);
+        clear_trie(&mut self.prefix_lists);
+        clear_trie(&mut self.rules);
+    }
+
+    /// The rules in force are those of this epoch.
+    pub(crate) fn write_epoch(&mut self, epoch: Epoch) {
+        let config = self.config.get(&0, 0).expect("read the configuration");
+        self.config.set(0, Config { epoch, ..config }, 0).expect("write the configuration");
+    }
+
+    /// What policy has dropped, by reason.
+    pub(crate) fn policy_drops(&self) -> BTreeMap<DropReason, u64> {
+        use DropReason::{PolicyAbsent, PolicyDefault, PolicyDenied, PolicyRejected, PolicyRevoked};
+        let reasons = [PolicyAbsent, PolicyDefault, PolicyDenied, PolicyRejected, PolicyRevoked];
+        let count = |reason| self.drops.get(&(reason as u32), 0).expect("read a counter").iter().sum();
+        reasons.into_iter().map(|reason| (reason, count(reason))).collect()
+    }
+
+    /// The rule that allowed a flow, if there is an entry for it.
+    pub(crate) fn flow_rule(&self, key: &FlowKey) -> Option<u32> {
+        self.flows.get(key, 0).ok().map(|flow| flow.rule)
     }
 
     /// Takes an address off the map. Nothing happens if it was not on it.

@@ -99,7 +99,7 @@ impl Ran {
     pub(crate) fn enters(&self, member: Member, link: u32) -> Frame {
         self.assert_redirected();
         let read = self.output.decode();
-        assert!(read.dst_mac == member.mac() && read.tunnel.is_none(), "not for {}: {self}", member.name);
+        assert_eq!(read.dst_mac, member.mac(), "not for {}: {self}", member.name);
         if let Some(hop) = self.hop() {
             assert_eq!(hop, Hop::local(link), "not into {}: {self}", member.name);
         }
@@ -125,7 +125,7 @@ impl Ran {
     pub(crate) fn reaches_host(&self) -> Frame {
         self.assert_redirected();
         let read = self.output.decode();
-        assert!(read.dst_mac == Mac::GATEWAY.bytes() && read.tunnel.is_none(), "not for the host: {self}");
+        assert_eq!(read.dst_mac, Mac::GATEWAY.bytes(), "not for the host: {self}");
         if let Some(hop) = self.hop() {
             assert_eq!(hop.kind(), HopKind::Host, "not to the host: {self}");
         }
@@ -140,7 +140,7 @@ impl Ran {
         self.output.clone()
     }
 
-    /// Kernels before 6.3 do not let an IPv4 packet that comes out of an IPv6 tunnel be shorter than an IPv6 header,
+    /// What is delivered is as long as the frame that was sent. Kernels before 6.3 do not let an IPv4 packet that comes out of an IPv6 tunnel be shorter than an IPv6 header,
     /// so it is padded there.
     #[track_caller]
     fn unpadded(&self) -> Frame {
@@ -149,6 +149,7 @@ impl Ran {
         let (frame, padding) = bytes.split_at(length.min(bytes.len()));
         let may_pad = self.program == Program::FromUnderlay && self.outer == Family::V6 && bytes.len() == ETHER + 40;
         assert!(padding.is_empty() || may_pad && padding.iter().all(|byte| *byte == 0), "longer than sent: {self}");
+        assert_eq!(frame.len(), length, "shorter than sent: {self}");
         Frame::from_bytes(frame)
     }
 

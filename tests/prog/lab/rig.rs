@@ -78,14 +78,21 @@ impl Space {
         *self.links.get(&name).unwrap_or_else(|| panic!("no device {name}"))
     }
 
-    /// Calls `body` inside.
-    pub(crate) fn run<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
-        thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                setns(&self.namespace, CloneFlags::CLONE_NEWNET).expect("enter the namespace");
-                body()
-            });
-            inside.join().unwrap_or_else(|panic| resume_unwind(panic))
-        })
+    /// Calls `body` inside. The thread comes back: one of its own for every packet would take longer than the packet.
+    pub(crate) fn run<T>(&self, body: impl FnOnce() -> T) -> T {
+        let home = Home(File::open("/proc/thread-self/ns/net").expect("open the own namespace"));
+        setns(&self.namespace, CloneFlags::CLONE_NEWNET).expect("enter the namespace");
+        let result = body();
+        drop(home);
+        result
+    }
+}
+
+/// Where a thread returns to, also when it panics.
+struct Home(File);
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        setns(&self.0, CloneFlags::CLONE_NEWNET).expect("go back to the own namespace");
     }
 }

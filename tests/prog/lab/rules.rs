@@ -88,9 +88,11 @@ impl Rules {
                 Direction::Ingress => (rule.to, rule.from),
                 Direction::Egress => (rule.from, rule.to),
             };
-            if own.matches(subject) {
+            if own.matches(subject, rule.action) {
                 let rank = Rank::new(rule.precedence, rule.action);
-                lists.entry(peer).or_default().push((rule.traffic, Rule { rank, id }));
+                for peer in [Some(peer), peer.unknown(rule.action)].into_iter().flatten() {
+                    lists.entry(peer).or_default().push((rule.traffic, Rule { rank, id }));
+                }
             }
         }
         let is_prefix = |who: &Who| matches!(who, Who::Prefix(..));
@@ -125,13 +127,29 @@ fn winner(rules: &[(Traffic, Rule)], traffic: Traffic) -> Rule {
 }
 
 impl Who {
-    /// Whether a rule about these is one of the subject's own. A prefix says of nobody who he is.
-    fn matches(self, subject: Identity) -> bool {
+    /// Whether a rule about these is one of the subject's own. A prefix says of nobody who he is; an unknown role is
+    /// the most favourable one.
+    fn matches(self, subject: Identity, action: Action) -> bool {
         match self {
             Self::Any => subject.app.is_application(),
             Self::App(app) => subject.app == app,
-            Self::Exactly(app, role) => subject.app == app && (subject.role == role || subject.role == RoleId::UNKNOWN),
+            Self::Exactly(..) if subject.role == RoleId::UNKNOWN => {
+                self.unknown(action).is_some_and(|who| who.is(subject))
+            }
+            Self::Exactly(..) => self.is(subject),
             Self::Prefix(..) => false,
+        }
+    }
+
+    fn is(self, identity: Identity) -> bool {
+        self == Self::Exactly(identity.app, identity.role)
+    }
+
+    /// The members of the app whose role is not known, when what is said of one role is said of them too.
+    fn unknown(self, action: Action) -> Option<Self> {
+        match (self, action) {
+            (Self::Exactly(app, _), Action::Allow) if app.is_application() => Some(Self::Exactly(app, RoleId::UNKNOWN)),
+            _ => None,
         }
     }
 }
