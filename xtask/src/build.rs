@@ -7,6 +7,7 @@ use crate::{cmd, setup};
 
 /// How to build.
 #[derive(clap::Args, Default)]
+#[group(skip)] // flattened into other tasks' options, which are a group of this name
 pub(crate) struct Options {
     /// Optimised, into target/release
     #[arg(long)]

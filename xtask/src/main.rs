@@ -72,3 +72,15 @@ fn perform(task: Task) -> Result<ExitCode> {
     };
     done.map(|()| ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_task_reads_its_options() {
+        Task::command().debug_assert();
+    }
+}
