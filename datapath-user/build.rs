@@ -51,7 +51,8 @@ fn build() -> Result<String, String> {
     let (mut cargo, compiler) = compiler()?;
     // BTF gives maps and programs their types in bpftool, and the verifier's log its source lines. The third version
     // of the instruction set is the newest that every kernel we run on takes.
-    let flags = "-C link-arg=--btf -C debuginfo=2 -C target-cpu=v3";
+    // In order, bpf-linker would have every zeroed field be a call of a loop that stores single bytes.
+    let flags = "-C link-arg=--btf -C link-arg=--disable-expand-memcpy-in-order -C debuginfo=2 -C target-cpu=v3";
     let target = out.join("bpf");
     cargo.current_dir(workspace).env("RUSTFLAGS", flags).env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker);
     cargo.arg("--target-dir").arg(&target);

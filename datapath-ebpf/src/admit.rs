@@ -16,6 +16,7 @@ use crate::run::{Party, Run};
 
 /// Gives a later fragment the ports that its first one had, and remembers those of a first one. The run's
 /// sender is established: nobody writes into the memory of another's datagrams.
+#[cold]
 #[inline(never)]
 pub fn fragment(packet: &mut Packet, now: u64) -> Result<(), DropReason> {
     let key =

@@ -68,6 +68,7 @@ pub fn pop(skb: &mut Skb, inner: u32, ether: &Ether) -> Result<bool, DropReason>
 }
 
 /// Changes the DSCP and ECN of a packet that was taken out of the tunnel.
+#[cold]
 #[inline(never)]
 pub fn mark(skb: &mut Skb, ethertype: [u8; 2], tos: u8) -> Result<(), DropReason> {
     if ethertype == Ether::IPV4 {

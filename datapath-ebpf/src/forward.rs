@@ -29,6 +29,7 @@ pub fn to_peer(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Outcome {
         return Err(DropReason::TooBig);
     }
     if run.packet.tcp_flags & Tcp::SYN != 0 {
+        skb.pull();
         clamp(skb, &run.packet, mtu)?;
     }
     let mut inner = Inner {
@@ -70,6 +71,7 @@ fn headers_len(packet: &Packet) -> u32 {
 
 /// Lowers the segment size that a SYN announces to what reaches the peer in one piece (RFC 9293 §3.7.1): a net
 /// under what too-big messages say, for paths that lose them.
+#[cold]
 #[inline(never)]
 fn clamp(skb: &mut Skb, packet: &Packet, mtu: u32) -> Result<(), DropReason> {
     const END: u8 = 0;

@@ -16,6 +16,7 @@ use crate::{admit, forward, maps};
 /// The program.
 #[inline(always)]
 pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
+    skb.reveal();
     let ether: Ether = skb.get(0).ok_or(DropReason::Malformed)?;
     if ether.ethertype != Ether::IPV4 && ether.ethertype != Ether::IPV6 {
         return Err(DropReason::UnknownStation);

@@ -19,6 +19,7 @@ use crate::{admit, encap, forward, maps, neighbor, replicate};
 #[inline(always)]
 pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
     let config = maps::config();
+    skb.reveal_tunnel(config.port as u16);
     // A tag says that it is of another interface, whose own program will see it.
     if skb.is_tagged() || !open(&mut run.tunnel, skb, config.port as u16)? {
         return Ok(Forward::Pass);
@@ -68,6 +69,7 @@ fn deliver(skb: &mut Skb, run: &Run, ether: &Ether, tos: u8) -> Outcome {
 }
 
 /// What a peer's endpoint sent to its app: copied to the endpoints here.
+#[cold]
 #[inline(never)]
 fn to_many(skb: &mut Skb, run: &mut Run, id: PeerId, ether: &Ether) -> Result<(), DropReason> {
     identify(run, id, ether.source())?;

@@ -16,6 +16,7 @@ use crate::{admit, forward, maps, neighbor, replicate, report};
 /// The program.
 #[inline(always)]
 pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
+    skb.reveal();
     let ether: Ether = skb.get(0).ok_or(DropReason::Malformed)?;
     if skb.is_tagged() {
         return Err(DropReason::UnknownStation);

@@ -19,6 +19,7 @@ const SOLICITATION: u16 = 135;
 const ADVERTISEMENT: u16 = 136;
 
 /// Answers an ARP request of a container (RFC 826).
+#[cold]
 #[inline(never)]
 pub fn arp(skb: &mut Skb, ether: &Ether) -> Outcome {
     const REQUEST: [u8; 2] = [0, 1];
@@ -69,6 +70,7 @@ pub fn refuse(packet: &Packet) -> Result<(), DropReason> {
 }
 
 /// Answers a neighbour solicitation of a container; other discovery is refused or not needed.
+#[cold]
 #[inline(never)]
 pub fn discovery(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Outcome {
     let packet = &run.packet;

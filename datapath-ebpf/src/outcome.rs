@@ -60,6 +60,7 @@ pub fn finish(skb: &mut Skb, run: &mut Run, outcome: Outcome) -> i32 {
 
 /// Counts, reports and answers a drop. The reason is read from memory: the verifier would follow each of
 /// them on its own.
+#[cold]
 #[inline(never)]
 fn refuse(skb: &mut Skb, run: &mut Run) -> i32 {
     maps::count_drop(run.reason);

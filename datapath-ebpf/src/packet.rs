@@ -17,14 +17,16 @@ use aya_ebpf::helpers::{
 use aya_ebpf::programs::{TcContext, XdpContext};
 use weft_common::addr::Ip;
 use weft_common::checksum::Sum;
-use weft_common::header::{Bytes, Header};
+use weft_common::header::{Bytes, Ether, Header, Tcp, protocol};
 use weft_common::id::Identity;
 use weft_common::parse::{Packet, parse_into};
 use weft_common::tunnel::{self, Tunnel};
 use weft_common::verdict::DropReason;
 
-/// Bytes that are made readable up front: all headers of any packet that is not refused.
+/// Bytes that hold all headers of any packet that is not refused.
 const HEADERS: u32 = 256;
+
+const UDP_LEN: u32 = 8;
 
 /// Beyond this no header is looked for: lets the verifier bound every offset.
 const REACH: u32 = 0x3fff;
@@ -35,12 +37,10 @@ pub struct Skb {
 }
 
 impl Skb {
-    /// The packet of this run, with its headers readable.
+    /// The packet of this run.
     #[inline(always)]
     pub fn new(ctx: &TcContext) -> Self {
-        let skb = Self { raw: ctx.skb.skb };
-        skb.pull();
-        skb
+        Self { raw: ctx.skb.skb }
     }
 
     /// Bytes of the frame, all of its segments' together.
@@ -172,15 +172,73 @@ impl Skb {
         unsafe { bpf_skb_change_type(self.raw, PACKET_HOST) };
     }
 
-    /// Makes the headers readable directly. After a resize they have to be made so again.
+    /// Makes the headers readable directly. Nearly always they are; to make more so, the kernel copies what a large TCP
+    /// packet shares with the sender's memory of it, which costs as much as a whole run.
+    #[inline(always)]
+    pub fn reveal(&self) {
+        if self.readable() < self.headers() && self.readable() < self.transport_end(0) {
+            self.pull();
+        }
+    }
+
+    /// As [`Skb::reveal`], also of what is in a tunnel to `port`.
+    #[inline(always)]
+    pub fn reveal_tunnel(&self, port: u16) {
+        const VXLAN_LEN: u32 = 8;
+
+        if self.readable() < self.headers() {
+            let outer = self.transport_end(0);
+            // The port of UDP. Of another protocol it is another field, and at worst more is made readable than is read.
+            let is_tunnel = self.get(outer - 6) == Some(port.to_be_bytes());
+            let end = if is_tunnel { self.transport_end(outer + VXLAN_LEN) } else { outer };
+            if self.readable() < end {
+                self.pull();
+            }
+        }
+    }
+
+    /// Makes all headers readable directly, with their options.
     #[inline(always)]
     pub fn pull(&self) {
-        let want = if self.len() < HEADERS { self.len() } else { HEADERS };
-        // SAFETY: the kernel keeps the context alive for the run.
-        let readable = unsafe { (*self.raw).data_end - (*self.raw).data };
-        if readable < want {
+        let want = self.headers();
+        if self.readable() < want {
             // SAFETY: as in `grow`. When it fails, what can not be read is refused as malformed.
             unsafe { bpf_skb_pull_data(self.raw, want) };
+        }
+    }
+
+    #[inline(always)]
+    fn headers(&self) -> u32 {
+        if self.len() < HEADERS { self.len() } else { HEADERS }
+    }
+
+    /// Bytes from the start of the frame that are readable directly.
+    #[inline(always)]
+    fn readable(&self) -> u32 {
+        // SAFETY: the kernel keeps the context alive for the run.
+        unsafe { (*self.raw).data_end - (*self.raw).data }
+    }
+
+    /// Where the transport header ends, options apart, of the frame at `at`; of other protocols than TCP and UDP, and
+    /// when that much is not readable, where all headers end.
+    #[inline(always)]
+    fn transport_end(&self, at: u32) -> u32 {
+        const PROTOCOL4: u32 = Ether::LEN + 9;
+        const PROTOCOL6: u32 = Ether::LEN + 6;
+        const IPV6_END: u32 = Ether::LEN + 40;
+
+        let (start, protocol) = match self.get(at + 12) {
+            Some(Ether::IPV4) => {
+                let words = self.get::<u8>(at + Ether::LEN).map_or(0, |vihl| u32::from(vihl & 0x0f));
+                (at + Ether::LEN + 4 * words, self.get::<u8>(at + PROTOCOL4))
+            }
+            Some(Ether::IPV6) => (at + IPV6_END, self.get(at + PROTOCOL6)),
+            _ => (0, None),
+        };
+        match protocol {
+            Some(protocol::TCP) => start + Tcp::LEN,
+            Some(protocol::UDP) => start + UDP_LEN,
+            _ => HEADERS,
         }
     }
 

@@ -23,6 +23,7 @@ use crate::packet::Skb;
 use crate::run::Run;
 
 /// Copies a packet of a local endpoint, which is established as the run's sender.
+#[cold]
 #[inline(never)]
 pub fn from_endpoint(skb: &mut Skb, run: &mut Run) -> Result<(), DropReason> {
     let kind: u8 = skb.get(u32::from(run.packet.l4)).ok_or(DropReason::Malformed)?;
@@ -60,6 +61,7 @@ pub fn is_for_endpoints(skb: &Skb, run: &mut Run) -> Result<bool, DropReason> {
 }
 
 /// Copies a packet that a peer sent, out of the tunnel by now, to the endpoints here.
+#[cold]
 #[inline(never)]
 pub fn from_peer(skb: &mut Skb, run: &mut Run) {
     copy(skb, run, Audience::Endpoints);

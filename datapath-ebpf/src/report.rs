@@ -47,6 +47,7 @@ pub fn dropped(skb: &Skb, run: &Run) {
 }
 
 /// Hands a packet to the daemon, which may know where it belongs.
+#[cold]
 #[inline(never)]
 pub fn missed(skb: &Skb, hook: Hook) {
     let Some(mut entry) = maps::EVENTS.reserve::<Record<MissRecord>>(0) else { return };
