@@ -5,6 +5,7 @@ mod many;
 mod reach;
 mod restart;
 mod segment;
+mod service;
 
 use std::fmt::Write as _;
 use std::fs;

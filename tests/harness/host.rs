@@ -95,12 +95,18 @@ impl Host {
     /// Starts the daemon. The name and the directories are given to it; `arguments` are the rest.
     #[track_caller]
     pub fn start_daemon(&mut self, arguments: &[&str]) {
+        let mut command = self.daemon_command();
+        self.start(command.args(arguments));
+    }
+
+    /// The daemon with its name and its directories, to be given the rest and started by [`Host::start`].
+    pub fn daemon_command(&self) -> Command {
         let mut command = self.namespace.command(binary("weftd"));
         command.args(["--host", &self.name]);
         command.arg("--state-dir").arg(self.state_directory());
         command.arg("--run-dir").arg(self.run_directory());
         command.arg("--bpffs").arg(&self.bpffs);
-        self.start(command.args(arguments));
+        command
     }
 
     /// Starts any program as the daemon of this host. What it writes goes to the log.

@@ -3,7 +3,11 @@
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use weft::{daemon, kernel::pins, model::name::HostName};
+use weft::{
+    daemon,
+    kernel::{pins, privilege},
+    model::name::HostName,
+};
 
 /// Joins the containers of this host to those of the others, and keeps applications apart.
 ///
@@ -49,6 +53,17 @@ fn main() -> ExitCode {
         run: args.run_dir,
         bpffs: args.bpffs,
     };
+    match privilege::drop_others() {
+        Ok(missing) => {
+            for (capability, purpose) in missing {
+                tracing::warn!("without {capability} it can not {purpose}: run weftd as root, or grant it");
+            }
+        }
+        Err(error) => {
+            tracing::error!("{error:#}");
+            return ExitCode::FAILURE;
+        }
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -18,6 +18,7 @@ pub mod masquerade;
 mod netlink;
 pub mod netns;
 pub mod pins;
+pub mod privilege;
 pub mod route;
 pub mod sysctl;
 pub mod tables;

@@ -60,6 +60,8 @@ pub struct Reconciler {
     settled: bool,
     /// When the large tables are compared again.
     whole_at: Instant,
+    /// When flows are looked at again, though nothing has changed: for those that have expired.
+    sweep_at: Instant,
     status: Status,
     board: Board,
 }
@@ -75,6 +77,9 @@ pub struct Outcome {
 
 /// How often the small tables, devices and programs are looked at.
 pub const TICK: Duration = Duration::from_secs(5);
+
+/// How often expired flows are taken out of the table; programs take no notice of them before that.
+const SWEEP: Duration = Duration::from_mins(1);
 
 /// Looking at the large tables takes at most this part of the time.
 const WHOLE_SHARE: u32 = 200;
@@ -102,6 +107,7 @@ impl Reconciler {
             running: Arc::new(NodePlan { ids, ..NodePlan::default() }),
             settled: false,
             whole_at: Instant::now(),
+            sweep_at: Instant::now() + SWEEP,
             status: Status::default(),
             board,
         })
@@ -168,8 +174,10 @@ impl Reconciler {
         self.attach(pass).await?;
         self.open_devices(pass, is_drift).await;
         self.masquerade(pass, is_drift);
-        if applied.changed {
+        if applied.changed || Instant::now() >= self.sweep_at {
+            let looked = Instant::now();
             self.sweep(pass);
+            self.sweep_at = Instant::now() + SWEEP.max(looked.elapsed() * WHOLE_SHARE);
         }
         Ok(())
     }
