@@ -1,5 +1,6 @@
 //! Clusters of namespaced hosts with a real daemon each.
 
+mod cli;
 mod hostile;
 mod many;
 mod reach;

@@ -81,7 +81,7 @@ fn a_rejected_connection_is_refused_at_once() {
 }
 
 /// Waits until both hosts enforce a number of rules.
-fn wait_for_rule(cluster: &Cluster, rules: usize) {
+pub(super) fn wait_for_rule(cluster: &Cluster, rules: usize) {
     for host in 0..cluster.hosts.len() {
         weft_tests::wait::eventually(SOON, || {
             let status = cluster.weft(host, &["status"]);

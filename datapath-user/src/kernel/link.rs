@@ -15,6 +15,7 @@ use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags,
     LinkInfo, LinkMessage, Prop,
 };
+use nix::net::if_::if_indextoname;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan};
 use tokio::task::AbortHandle;
 use weft_common::addr::Mac;
@@ -138,6 +139,11 @@ pub enum Setting {
     Alias(String),
     /// No IPv6 address comes with switching it on.
     NoLinkLocal,
+}
+
+/// What the interface with this number is called, if there is one in the calling thread's namespace.
+pub fn name_of(index: u32) -> Option<String> {
+    if_indextoname(index).ok()?.into_string().ok()
 }
 
 impl Links {

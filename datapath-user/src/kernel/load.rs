@@ -181,7 +181,8 @@ impl fmt::Display for Refused {
     }
 }
 
-fn load(object: &mut Ebpf, program: Program) -> Result<Code> {
+/// Puts one program of an object into the kernel.
+pub(super) fn load(object: &mut Ebpf, program: Program) -> Result<Code> {
     let found = object.program_mut(program.name).ok_or_else(|| anyhow!("the object has no such program"))?;
     load_kind(found, program.kind).map_err(shortened)?;
     let fd = found.fd().context("duplicate its descriptor")?.as_fd().try_clone_to_owned();

@@ -22,4 +22,5 @@ pub mod privilege;
 pub mod route;
 pub mod sysctl;
 pub mod tables;
+pub mod trial;
 pub mod watch;

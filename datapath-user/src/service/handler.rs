@@ -126,7 +126,7 @@ impl Handler for Service {
     }
 
     async fn why(&self, request: Why) -> Result<WhyAnswer, Refusal> {
-        self.do_why(&request)
+        self.do_why(request).await
     }
 
     async fn list_flows(&self, request: ListFlows) -> Result<FlowList, Refusal> {

@@ -24,7 +24,7 @@ use crate::front::api::{
 };
 use crate::kernel::{
     attach::tcx_is_available,
-    config,
+    config, link,
     tables::{Keyed as _, Map, PerCpu},
 };
 use crate::model::name::HostName;
@@ -128,7 +128,7 @@ impl Service {
             Peer {
                 name: host.name.to_string(),
                 underlay: record.and_then(|peer| address(peer.addr)).or_else(|| Some(list(&host.addresses))),
-                uplink: record.map(|peer| format!("#{}", peer.uplink)),
+                uplink: record.map(|peer| link::name_of(peer.uplink).unwrap_or_else(|| format!("#{}", peer.uplink))),
                 next_hop: record.and_then(|peer| address(peer.next_hop)),
                 path_mtu: record.map(|peer| peer.path_mtu),
                 inner_mtu: record.map(weft_common::tunnel::Peer::inner_mtu),
@@ -174,7 +174,7 @@ impl Service {
             encapsulation: "vxlan by adjust_room".to_owned(),
             port: snapshot.cluster.settings.port,
             gateway: Gateway {
-                device: crate::kernel::link::GATEWAY.to_owned(),
+                device: link::GATEWAY.to_owned(),
                 addresses: gateway.into_iter().flat_map(|gateway| &gateway.addresses).map(IpAddr::to_string).collect(),
                 state: match gateway {
                     Some(_) => State::Ready,

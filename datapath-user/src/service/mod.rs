@@ -4,9 +4,11 @@
 mod attach;
 mod doctor;
 mod handler;
+mod live;
 mod look;
 mod maps;
 mod naming;
+mod probe;
 mod why;
 
 use std::{

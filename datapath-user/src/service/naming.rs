@@ -6,11 +6,16 @@ use weft_common::{
     addr::Ip,
     header::protocol,
     id::{AppId, Identity, PeerId, RoleId},
+    policy::Direction,
     route::{Hop, HopKind},
 };
 
 use crate::front::api::dto::side::{RuleMention, Side};
-use crate::model::{app::App, cluster::Cluster};
+use crate::model::{
+    app::{App, Defaults, Gate},
+    cluster::Cluster,
+    rule::Precedence,
+};
 use crate::plan::NodePlan;
 
 /// Gives names under one state of the cluster.
@@ -68,6 +73,37 @@ impl Names<'_> {
     pub(super) fn rule(&self, number: u32) -> Option<RuleMention> {
         let rule = self.plan.policy.names.get(&number)?;
         Some(RuleMention::of(Some(number), rule))
+    }
+
+    /// The default that holds from `src` to `dst` where no rule speaks: the one of whose set `direction` is.
+    pub(super) fn default_of(&self, direction: Direction, src: Identity, dst: Identity) -> RuleMention {
+        let (subject, peer) = match direction {
+            Direction::Egress => (src, dst),
+            Direction::Ingress => (dst, src),
+        };
+        let text = match self.app(subject.app) {
+            None => format!("default of {}: open", self.app_name(subject.app)),
+            Some(app) => {
+                let Defaults { inside, from_apps, from_host, to_outside } = app.defaults;
+                let (gate, whom) = match (direction, peer.app) {
+                    (Direction::Egress, AppId::HOST | AppId::OUTSIDE) => (to_outside, "the outside and to hosts"),
+                    (Direction::Egress, _) => (Gate::Open, "endpoints"),
+                    (Direction::Ingress, AppId::OUTSIDE) => (Gate::Closed, "the outside"),
+                    (Direction::Ingress, AppId::HOST) => (from_host, "hosts"),
+                    (Direction::Ingress, other) if other == app.number => (inside, "its own endpoints"),
+                    (Direction::Ingress, _) => (from_apps, "other apps"),
+                };
+                format!("default of {}: {gate} to {whom}", app.name)
+            }
+        };
+        RuleMention { text, id: None, source: None }
+    }
+
+    /// The text of a rule that would let `what` pass, which the rule with this number, or a default, does not.
+    pub(super) fn would_allow(&self, rule: u32, (src, dst): (Identity, Identity), what: &str) -> String {
+        let stronger = self.plan.policy.names.get(&rule).and_then(|rule| Precedence::new(rule.precedence.raw() + 1));
+        let precedence = stronger.map(|precedence| format!(" precedence {}", precedence.raw())).unwrap_or_default();
+        format!("allow {} -> {} {what}{precedence}", self.identity(src), self.identity(dst))
     }
 
     pub(super) fn peer(&self, id: PeerId) -> String {

@@ -1,174 +1,275 @@
 //! Why a packet may pass, or may not: the same `decide`, over the tables that are in force.
+//!
+//! What the programs refuse beside policy is said too, in their order: an answer that ends at the rules would promise
+//! what does not happen. [`super::live`] asks the program itself.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use weft_common::{
     addr::Ip,
-    id::{Epoch, Identity},
-    policy::{Query, decide},
+    header::protocol,
+    id::{AppId, Epoch, Identity, RoleId},
+    policy::{Direction, Query, decide},
+    route::{HopKind, Route},
     verdict::DropReason,
 };
 
 use crate::front::api::{
     dto::{
-        naming::Party,
+        naming::{Party, Probe},
         side::{Decision, RuleMention},
         why::{Step, Why, WhyAnswer},
     },
-    refusal::{Kind, Refusal},
+    refusal::Refusal,
 };
-use crate::model::{cluster::Cluster, endpoint::EndpointKey, name::RoleName, prefix::Family};
+use crate::model::{
+    app::App,
+    cluster::Cluster,
+    endpoint::{Endpoint, EndpointKey},
+    host::{Host, after},
+    name::RoleName,
+    prefix::Family,
+};
+use crate::plan::NodePlan;
 
 use super::{Service, naming::Names};
 
-/// An end of the question: who, and at which address.
-struct End {
-    identity: Identity,
-    addr: IpAddr,
+/// A question, with everything that it was answered from.
+pub(super) struct Asked {
+    pub(super) plan: Arc<NodePlan>,
+    pub(super) from: End,
+    pub(super) to: End,
+    pub(super) query: Query,
+    pub(super) found: Found,
+}
+
+/// An end of the question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    /// Who it is.
+    pub(super) identity: Identity,
+    /// At which address; of an app or a role one that stands for all.
+    pub(super) addr: IpAddr,
+    /// Where that is.
+    pub(super) route: Route,
+}
+
+/// What the packet meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) verdict: Result<(), DropReason>,
+    /// The rule that decided; 0 is a default, or no rule was asked.
+    pub(super) rule: u32,
+    pub(super) direction: Direction,
 }
 
 impl Service {
-    pub(super) fn do_why(&self, request: &Why) -> Result<WhyAnswer, Refusal> {
+    pub(super) async fn do_why(&self, request: Why) -> Result<WhyAnswer, Refusal> {
         if request.live {
-            let why = "asking the loaded program is not possible yet: leave --live out";
-            return Err(Refusal::new(Kind::Unavailable, why));
+            return self.live(&request).await;
         }
+        Ok(self.answer(&request, &self.ask(&request)?))
+    }
+
+    /// Finds out who the ends are, and decides.
+    pub(super) fn ask(&self, request: &Why) -> Result<Asked, Refusal> {
         let (snapshot, plan) = (self.snapshot(), self.plan());
-        let cluster = &*snapshot.cluster;
-        let names = Names { cluster, plan: &plan };
         let family = [&request.from, &request.to].into_iter().find_map(|party| match party {
             Party::Address(addr) => Some(Family::of(*addr)),
             Party::Host | Party::Outside | Party::Name(_) | Party::Member(..) => None,
         });
-        let mut families = family.map_or_else(|| Family::ALL.to_vec(), |family| vec![family]).into_iter();
-        let (family, from, to) = loop {
-            let Some(family) = families.next() else {
-                return Err(Refusal::invalid(format!(
-                    "{} and {} have no address family in common",
-                    request.from, request.to
-                )));
-            };
-            let ends = (self.end(&names, &request.from, family)?, self.end(&names, &request.to, family)?);
-            if let (Some(from), Some(to)) = ends {
-                break (family, from, to);
+        let families = family.map_or_else(|| Family::ALL.to_vec(), |family| vec![family]);
+        for family in families {
+            let at = Place { service: self, cluster: &snapshot.cluster, plan: &plan, family };
+            if let (Some(from), Some(to)) = (at.end(&request.from)?, at.end(&request.to)?) {
+                let query = query(&from, &to, request.what, family);
+                let found = find(&plan, &from, &to, &query);
+                return Ok(Asked { plan, from, to, query, found });
             }
-        };
-        let (protocol, port) = request.what.of(family);
-        let route = plan.route(to.addr.into());
-        let query = Query {
-            src: from.identity,
-            dst: to.identity,
-            src_addr: from.addr.into(),
-            dst_addr: to.addr.into(),
-            protocol,
-            port,
-        };
-        let answer = decide(&*plan.policy, Epoch(0), &query);
-        let decision = match answer.verdict {
-            Ok(()) => Decision::Allow,
-            Err(DropReason::PolicyRejected) => Decision::Reject,
-            Err(_) => Decision::Deny,
-        };
-        let subject = match answer.direction {
-            weft_common::policy::Direction::Egress => from.identity,
-            weft_common::policy::Direction::Ingress => to.identity,
-        };
-        let default =
-            || RuleMention { text: format!("the default of {}", names.app_name(subject.app)), id: None, source: None };
+        }
+        let (from, to) = (&request.from, &request.to);
+        Err(Refusal::invalid(format!("{from} and {to} have no address family in common")))
+    }
+
+    pub(super) fn answer(&self, request: &Why, asked: &Asked) -> WhyAnswer {
+        let Asked { plan, from, to, query, found } = asked;
+        let snapshot = self.snapshot();
+        let names = Names { cluster: &snapshot.cluster, plan };
+        let Found { verdict, rule, direction } = *found;
+        let decision = decision(verdict);
         let step = |at: &str, found: String| Step { at: at.to_owned(), found };
+        let explained = match verdict {
+            Ok(()) => "lets it pass".to_owned(),
+            Err(reason) => reason.explain().trim().to_owned(),
+        };
+        let who = |end: &End| format!("{} is {}", end.addr, names.identity(end.identity));
         let steps = vec![
-            step("from", format!("{} is {}", from.addr, names.identity(from.identity))),
-            step("to", format!("{} is {}, by {}", to.addr, names.identity(to.identity), names.hop(route.hop))),
-            step(
-                "policy",
-                match answer.verdict {
-                    Ok(()) => "lets it pass".to_owned(),
-                    Err(reason) => reason.explain().trim().to_owned(),
-                },
-            ),
+            step("from", who(from)),
+            step("to", format!("{}, by {}", who(to), names.hop(to.route.hop))),
+            step(if verdict.is_ok() || is_policy(verdict) { "policy" } else { "path" }, explained),
         ];
-        let would_allow =
-            format!("allow {} -> {} {}", names.identity(from.identity), names.identity(to.identity), request.what);
-        Ok(WhyAnswer {
+        let mention = || match verdict {
+            Err(reason) if !is_policy(verdict) => {
+                RuleMention { text: format!("none: {}", reason.explain().trim()), id: None, source: None }
+            }
+            // Where both sides' defaults let it pass, the receiver's is the one that could be closed to it.
+            Ok(()) => names.default_of(Direction::Ingress, query.src, query.dst),
+            Err(_) => names.default_of(direction, query.src, query.dst),
+        };
+        WhyAnswer {
             from: names.side(from.identity, Some(from.addr.into()), None),
             to: names.side(to.identity, Some(to.addr.into()), None),
             what: request.what.to_string(),
             decision,
-            direction: answer.direction.into(),
-            reason: answer.verdict.err().map(|reason| reason.name().to_owned()),
-            rule: names.rule(answer.rule).unwrap_or_else(default),
-            hop: names.hop(route.hop),
-            would_allow: (decision != Decision::Allow).then_some(would_allow),
+            direction: direction.into(),
+            reason: verdict.err().map(|reason| reason.name().to_owned()),
+            rule: names.rule(rule).unwrap_or_else(mention),
+            hop: names.hop(to.route.hop),
+            would_allow: is_policy(verdict)
+                .then(|| names.would_allow(rule, (from.identity, to.identity), &request.what.to_string())),
             steps,
             live: None,
-        })
-    }
-
-    /// Who a party is in a family. None: it has no address there.
-    fn end(&self, names: &Names<'_>, party: &Party, family: Family) -> Result<Option<End>, Refusal> {
-        let (cluster, plan) = (names.cluster, names.plan);
-        let at = |addr: IpAddr, identity| Some(End { identity, addr });
-        Ok(match party {
-            Party::Address(addr) => at(*addr, plan.route(Ip::from(*addr)).identity),
-            Party::Host => {
-                let host = cluster.hosts.get(&self.host);
-                let own = host.into_iter().flat_map(crate::model::host::Host::gateways);
-                own.map(|(_, addr)| addr)
-                    .find(|addr| Family::of(*addr) == family)
-                    .and_then(|addr| at(addr, Identity::HOST))
-            }
-            // Documentation addresses stand for all that is outside (RFC 5737, RFC 3849).
-            Party::Outside => match family {
-                Family::V4 => at(IpAddr::from([203, 0, 113, 1]), Identity::OUTSIDE),
-                Family::V6 => at(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]), Identity::OUTSIDE),
-            },
-            Party::Name(name) => {
-                let mut named = cluster.endpoints.values().filter(|endpoint| endpoint.key.name == *name);
-                match (named.next(), named.next()) {
-                    (Some(endpoint), None) => {
-                        let identity = cluster.identity(endpoint).unwrap_or_default();
-                        endpoint.addresses.of(family).and_then(|addr| at(addr, identity))
-                    }
-                    (Some(_), Some(_)) => {
-                        return Err(Refusal::conflict(format!(
-                            "several apps have an endpoint {name}: write app/{name}"
-                        )));
-                    }
-                    (None, _) => member(cluster, name.as_str(), None, family)?,
-                }
-            }
-            Party::Member(app, name) => {
-                let key = EndpointKey::new(app.clone(), name.clone());
-                match cluster.endpoints.get(&key) {
-                    Some(endpoint) => {
-                        let identity = cluster.identity(endpoint).unwrap_or_default();
-                        endpoint.addresses.of(family).and_then(|addr| at(addr, identity))
-                    }
-                    None => member(cluster, app.as_str(), Some(name.as_str()), family)?,
-                }
-            }
-        })
+        }
     }
 }
 
-/// An app, or a role of it, at the first address of the app's prefix.
-fn member(cluster: &Cluster, app: &str, role: Option<&str>, family: Family) -> Result<Option<End>, Refusal> {
-    let unknown = || {
-        Refusal::not_found(match role {
-            Some(role) => format!("there is no endpoint and no role {app}/{role} that this host knows"),
-            None => format!("there is no endpoint and no app {app} that this host knows"),
-        })
-    };
-    let found = cluster.apps.values().find(|known| known.name.as_str() == app).ok_or_else(unknown)?;
-    let number = match role {
-        None => weft_common::id::RoleId::NONE,
-        Some(role) => {
-            let role: RoleName = role.parse()?;
-            *found.roles.get(&role).ok_or_else(unknown)?
+/// The word for a verdict.
+pub(super) fn decision(verdict: Result<(), DropReason>) -> Decision {
+    match verdict {
+        Ok(()) => Decision::Allow,
+        Err(DropReason::PolicyRejected) => Decision::Reject,
+        Err(_) => Decision::Deny,
+    }
+}
+
+/// Whether a rule or a default refused it.
+pub(super) fn is_policy(verdict: Result<(), DropReason>) -> bool {
+    use DropReason::{PolicyAbsent, PolicyDefault, PolicyDenied, PolicyRejected, PolicyRevoked};
+    matches!(verdict, Err(PolicyAbsent | PolicyDefault | PolicyDenied | PolicyRejected | PolicyRevoked))
+}
+
+fn query(from: &End, to: &End, what: Probe, family: Family) -> Query {
+    let (protocol, port) = what.of(family);
+    Query { src: from.identity, dst: to.identity, src_addr: from.addr.into(), dst_addr: to.addr.into(), protocol, port }
+}
+
+/// What the programs come to, in their order: parse, admit, forward.
+fn find(plan: &NodePlan, from: &End, to: &End, query: &Query) -> Found {
+    let refused = |reason| Found { verdict: Err(reason), rule: 0, direction: Direction::Egress };
+    let is_host = |end: &End| end.route.hop.kind() == HopKind::Host;
+    let is_tunnel = query.protocol == protocol::UDP && u32::from(query.port) == plan.config.port;
+    if from.addr == to.addr {
+        return refused(DropReason::Martian);
+    }
+    if is_tunnel && (is_host(from) || is_host(to)) {
+        return refused(DropReason::HostPort);
+    }
+    match to.route.hop.kind() {
+        HopKind::Nowhere => return refused(DropReason::NoRoute),
+        HopKind::Host if from.route.hop.kind() == HopKind::Peer && to.identity == Identity::OUTSIDE => {
+            return refused(DropReason::NoEndpoint);
         }
-    };
-    let prefix = found.prefixes.iter().find(|prefix| prefix.family() == family);
-    let identity = Identity::new(found.number, number);
-    let at = |addr: IpAddr| End { identity, addr };
-    Ok(prefix.map(|prefix| at(crate::model::host::after(prefix.first()))))
+        HopKind::Local | HopKind::Peer | HopKind::Host => {}
+    }
+    let weft_common::policy::Decision { verdict, rule, direction } = decide(&*plan.policy, Epoch(0), query);
+    if verdict.is_ok() && to.route.hop.kind() == HopKind::Peer && !plan.peers.contains_key(&to.route.hop.index) {
+        return refused(DropReason::PeerUnreachable);
+    }
+    Found { verdict, rule, direction }
+}
+
+/// Where parties are looked for, in one family.
+struct Place<'a> {
+    service: &'a Service,
+    cluster: &'a Cluster,
+    plan: &'a NodePlan,
+    family: Family,
+}
+
+impl Place<'_> {
+    /// Who a party is. None: it has no address in the family.
+    fn end(&self, party: &Party) -> Result<Option<End>, Refusal> {
+        Ok(match party {
+            Party::Address(addr) => Some(self.at(*addr, None)),
+            Party::Host => {
+                let host = self.cluster.hosts.get(&self.service.host);
+                let mut own = host.into_iter().flat_map(Host::gateways).map(|(_, addr)| addr);
+                own.find(|addr| Family::of(*addr) == self.family).map(|addr| self.at(addr, Some(Identity::HOST)))
+            }
+            // Documentation addresses stand for all that is outside (RFC 5737, RFC 3849).
+            Party::Outside => Some(match self.family {
+                Family::V4 => self.at(IpAddr::from([203, 0, 113, 1]), Some(Identity::OUTSIDE)),
+                Family::V6 => self.at(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]), Some(Identity::OUTSIDE)),
+            }),
+            Party::Name(name) => {
+                let mut named = self.cluster.endpoints.values().filter(|endpoint| endpoint.key.name == *name);
+                match (named.next(), named.next()) {
+                    (Some(endpoint), None) => self.endpoint(endpoint),
+                    (Some(_), Some(_)) => {
+                        let why = format!("several apps have an endpoint {name}: write app/{name}");
+                        return Err(Refusal::conflict(why));
+                    }
+                    (None, _) => self.member(name.as_str(), None)?,
+                }
+            }
+            Party::Member(app, name) => {
+                match self.cluster.endpoints.get(&EndpointKey::new(app.clone(), name.clone())) {
+                    Some(endpoint) => self.endpoint(endpoint),
+                    None => self.member(app.as_str(), Some(name.as_str()))?,
+                }
+            }
+        })
+    }
+
+    /// Whoever has an address. The tables say who that is, unless the question does.
+    fn at(&self, addr: IpAddr, identity: Option<Identity>) -> End {
+        let route = self.plan.route(Ip::from(addr));
+        End { identity: identity.unwrap_or(route.identity), addr, route }
+    }
+
+    fn endpoint(&self, endpoint: &Endpoint) -> Option<End> {
+        let identity = self.cluster.identity(endpoint).unwrap_or_default();
+        endpoint.addresses.of(self.family).map(|addr| self.at(addr, Some(identity)))
+    }
+
+    /// An app, or a role of it: an endpoint of this host stands for it, else an address that a peer may give out, else
+    /// the first of the app's prefix.
+    fn member(&self, app: &str, role: Option<&str>) -> Result<Option<End>, Refusal> {
+        let unknown = || {
+            Refusal::not_found(match role {
+                Some(role) => format!("there is no endpoint and no role {app}/{role} that this host knows"),
+                None => format!("there is no endpoint and no app {app} that this host knows"),
+            })
+        };
+        let found = self.cluster.apps.values().find(|known| known.name.as_str() == app).ok_or_else(unknown)?;
+        let number = match role {
+            None => RoleId::NONE,
+            Some(role) => *found.roles.get(&role.parse::<RoleName>()?).ok_or_else(unknown)?,
+        };
+        let identity = Identity::new(found.number, number);
+        let is_it = |endpoint: &&Endpoint| self.cluster.identity(endpoint) == Some(identity);
+        let mut here = self.cluster.endpoints_on(&self.service.host).filter(is_it);
+        let prefix = || found.prefixes.iter().find(|prefix| prefix.family() == self.family);
+        let addr = here
+            .find_map(|endpoint| endpoint.addresses.of(self.family))
+            .or_else(|| self.at_a_peer(found))
+            .or_else(|| prefix().map(|prefix| after(prefix.first())));
+        Ok(addr.map(|addr| self.at(addr, Some(identity))))
+    }
+
+    /// The address behind a peer's own in its block of an app.
+    fn at_a_peer(&self, app: &App) -> Option<IpAddr> {
+        let others = self.cluster.hosts.values().filter(|host| host.name != self.service.host);
+        let mut found = others.filter_map(|host| {
+            let addr = after(host.gateway(&app.name, self.family)?);
+            host.block_with(&app.name, addr).map(|_| addr)
+        });
+        found.next()
+    }
+}
+
+/// Whether the tables say the same of an end as the question did: of another host's endpoint they know the app alone.
+pub(super) fn is_known(end: &End) -> bool {
+    let Identity { app, role, reserved: _ } = end.route.identity;
+    app == end.identity.app && (role == end.identity.role || (role == RoleId::UNKNOWN && app != AppId::ANY))
 }
