@@ -2,11 +2,13 @@
 
 mod cli;
 mod hostile;
+mod interop;
 mod many;
 mod reach;
 mod restart;
 mod segment;
 mod service;
+mod station;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -45,11 +47,16 @@ struct Container {
 
 impl Cluster {
     fn of(hosts: usize, family: Family) -> Self {
-        let underlay = Underlay::bridged(hosts);
+        Self::beside(hosts, 0, family)
+    }
+
+    /// With hosts after them that are in the file and run no daemon.
+    fn beside(hosts: usize, others: usize, family: Family) -> Self {
+        let underlay = Underlay::bridged(hosts + others);
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("cluster.toml");
         fs::write(&file, description(&underlay, family)).unwrap();
-        let hosts = underlay.hosts().iter().enumerate();
+        let hosts = underlay.hosts().iter().take(hosts).enumerate();
         let hosts = hosts.map(|(at, netns)| Host::new(&format!("h{}", at + 1), netns)).collect();
         let mut cluster = Self { hosts, file, _directory: directory, underlay };
         for at in 0..cluster.hosts.len() {
@@ -129,6 +136,13 @@ fn description(underlay: &Underlay, family: Family) -> String {
     text.push_str("[app.shop]\nprefixes = [\"10.1.0.0/16\", \"fd00:1::/32\"]\nroles = [\"web\", \"db\"]\n");
     text.push_str("[app.blog]\nprefixes = [\"10.2.0.0/16\", \"fd00:2::/32\"]\nroles = [\"db\"]\n");
     text
+}
+
+/// The number of an app, which is its VNI.
+fn app_number(cluster: &Cluster, name: &str) -> u32 {
+    let apps = cluster.weft(0, &["app", "ls"]);
+    let app = apps["apps"].as_array().unwrap().iter().find(|app| app["name"] == name).unwrap();
+    u32::try_from(app["number"].as_u64().unwrap()).unwrap()
 }
 
 /// The host's own gateway in shop.

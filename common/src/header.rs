@@ -100,6 +100,16 @@ impl Ether {
     /// IPv6.
     pub const IPV6: [u8; 2] = [0x86, 0xdd];
 
+    /// Whether it is not for stations beyond the link: it has a length in the ethertype's place (802.3, as spanning tree
+    /// and other protocols of bridges have), or a tag in front of its ethertype, or goes to an address that no bridge
+    /// forwards (802.1D §7.12.6), or controls the link (pause, aggregation).
+    #[inline(always)]
+    pub const fn is_of_the_link(&self) -> bool {
+        let ethertype = u16::from_be_bytes(self.ethertype);
+        matches!(ethertype, ..0x0600 | 0x8100 | 0x88a8 | 0x9100 | 0x9200 | 0x8808 | 0x8809)
+            || matches!(self.dst, [0x01, 0x80, 0xc2, _, _, _])
+    }
+
     /// The source as an address.
     #[inline(always)]
     pub const fn source(&self) -> Mac {
@@ -276,4 +286,22 @@ pub mod protocol {
     pub const SCTP: u8 = 132;
     /// UDP-Lite.
     pub const UDP_LITE: u8 = 136;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_of_the_link_alone_is_told_from_other_frames() {
+        let frame = |dst, ethertype: u16| Ether { dst, src: [2; 6], ethertype: ethertype.to_be_bytes() };
+        for ethertype in [0x0000, 0x0026, 0x05dc, 0x05ff, 0x8100, 0x88a8, 0x9100, 0x9200, 0x8808, 0x8809] {
+            assert!(frame([2; 6], ethertype).is_of_the_link(), "{ethertype:04x}");
+        }
+        for ethertype in [0x0600, 0x0800, 0x22f0, 0x8863, 0x88a2, 0x88b5, 0xffff] {
+            assert!(!frame([2; 6], ethertype).is_of_the_link(), "{ethertype:04x}");
+            assert!(!frame([0xff; 6], ethertype).is_of_the_link(), "{ethertype:04x}");
+            assert!(frame([0x01, 0x80, 0xc2, 0, 0, 0x0e], ethertype).is_of_the_link(), "{ethertype:04x}");
+        }
+    }
 }

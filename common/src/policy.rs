@@ -26,7 +26,7 @@ crate::wire! {
     pub struct RuleSet {
         /// Names the lists of this set. Content never changes under a number that is in use.
         pub id: u32,
-        /// [`Self::HAS_RULES`] and [`Self::HAS_PREFIXES`]: which look-ups can find something.
+        /// [`Self::HAS_RULES`] and [`Self::HAS_PREFIXES`]: which look-ups can find something. [`Self::OPEN_INSIDE`].
         pub flags: u32,
         /// [`Action`] when nothing matches.
         pub default: Rank,
@@ -108,6 +108,8 @@ impl RuleSet {
     pub const HAS_RULES: u32 = 1;
     /// Some prefix has a list.
     pub const HAS_PREFIXES: u32 = 2;
+    /// The app is open inside and no rule speaks of its inside: its endpoints may exchange what is not IP.
+    pub const OPEN_INSIDE: u32 = 4;
 }
 
 impl Rank {
@@ -233,6 +235,18 @@ fn one_way<R: Rules>(rules: &R, epoch: Epoch, query: &Query, direction: Directio
         Action::Deny => Err(DropReason::PolicyDenied),
     };
     Decision { verdict, rule: best.id, direction }
+}
+
+/// Whether the endpoints of `app` may exchange frames that are neither IP nor ARP. No rule can speak of those: where
+/// rules speak of an app's inside at all, they are not to be gone around.
+#[inline(always)]
+pub fn decide_frame<R: Rules>(rules: &R, epoch: Epoch, app: AppId) -> Result<(), DropReason> {
+    let key = SetKey { app, role: RoleId::NONE, direction: Direction::Ingress as u8, slot: epoch.slot() };
+    match rules.set(&key) {
+        None => Err(DropReason::PolicyAbsent),
+        Some(set) if set.flags & RuleSet::OPEN_INSIDE == 0 => Err(DropReason::NotIp),
+        Some(_) => Ok(()),
+    }
 }
 
 #[inline(always)]

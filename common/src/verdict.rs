@@ -52,6 +52,8 @@ drop_reasons! {
     RogueRouter = "rogue-router",
     /// The frame is neither IP nor ARP and its destination is no endpoint of the sender's app.
     UnknownStation = "unknown-station",
+    /// The frame is neither IP nor ARP, and the app is closed inside or has rules about its inside: they speak of IP alone.
+    NotIp = "not-ip",
     /// The destination is inside an app's prefix, but no host has it.
     NoRoute = "no-route",
     /// The destination was given to this host, but no endpoint here has it.

@@ -34,6 +34,16 @@ pub fn head(skb: &mut Skb, room: &mut Room, peer: &Peer, inner: &Inner) -> Resul
     }
 }
 
+/// Sends the packet back in the tunnel that it came in, as a packet of this host to the peer. A checksum of the old
+/// headers that was left to a device goes with them: the new ones have none.
+#[inline(always)]
+pub fn back(skb: &mut Skb, room: &mut Room, peer: &Peer, inner: &Inner) -> Result<(), DropReason> {
+    let outer = if peer.addr.is_v4() { overhead(true) } else { overhead(false) } - Ether::LEN;
+    skb.shrink(outer, FIXED_GSO)?;
+    skb.grow(outer, FIXED_GSO)?;
+    head(skb, room, peer, inner)
+}
+
 /// Takes the frame out of the tunnel, whose inner link header starts at `inner` and becomes `ether`.
 /// Says whether the kernel still knows what protocol it is: without that it has to be received anew.
 #[inline(never)]
@@ -51,14 +61,17 @@ pub fn pop(skb: &mut Skb, inner: u32, ether: &Ether) -> Result<bool, DropReason>
             true
         } else {
             // Nor do they let it become shorter than the header that they take it to have.
-            let least = inner + Ether::LEN + IPV6_LEN;
+            let least = inner + Ether::LEN + if outer_v4 { IPV4_LEN } else { IPV6_LEN };
             let len = skb.len();
-            if !outer_v4 && len < least {
+            if len >= least {
+                skb.shrink(inner, FIXED_GSO)?;
+            } else {
                 skb.resize(least)?;
                 skb.shrink(inner, FIXED_GSO)?;
-                skb.resize(len - inner)?;
-            } else {
-                skb.shrink(inner, FIXED_GSO)?;
+                // What is not IP may be padded, as on any wire.
+                if is_ip {
+                    skb.resize(len - inner)?;
+                }
             }
             false
         }
@@ -85,6 +98,7 @@ pub fn mark(skb: &mut Skb, ethertype: [u8; 2], tos: u8) -> Result<(), DropReason
     }
 }
 
+const IPV4_LEN: u32 = size_of::<Ipv4Hdr>() as u32;
 const IPV6_LEN: u32 = size_of::<Ipv6Hdr>() as u32;
 
 const FIXED_GSO: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;

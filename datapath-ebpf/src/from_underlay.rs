@@ -13,7 +13,7 @@ use weft_common::verdict::DropReason;
 use crate::outcome::{Forward, Outcome};
 use crate::packet::{Skb, open, parse};
 use crate::run::{Party, Run};
-use crate::{admit, encap, forward, maps, neighbor, replicate};
+use crate::{admit, encap, forward, maps, neighbor, replicate, station};
 
 /// The program.
 #[inline(always)]
@@ -27,11 +27,15 @@ pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
     let id = peer(skb, &run.tunnel)?;
     run.link = run.tunnel.inner;
     let ether: Ether = skb.get(run.link).ok_or(DropReason::TunnelMalformed)?;
-    if ether.ethertype != Ether::IPV4 && ether.ethertype != Ether::IPV6 {
-        return Err(DropReason::UnknownStation);
+    match ether.ethertype {
+        Ether::IPV4 | Ether::IPV6 => {}
+        Ether::ARP => return neighbor::arp_of_peer(skb, run, id),
+        _ => return station::from_peer(skb, run, id, &ether),
     }
     parse(&mut run.packet, skb, run.link + Ether::LEN, ether.ethertype)?;
-    neighbor::refuse(&run.packet)?;
+    if neighbor::is_discovery(&run.packet) {
+        return neighbor::discovery_of_peer(skb, run, id, &ether);
+    }
     if replicate::is_for_many(&ether, &run.packet) {
         to_many(skb, run, id, &ether)?;
         return Ok(Forward::Done);
@@ -104,7 +108,7 @@ fn claims(wire: Identity, identity: Identity) -> bool {
 /// Establishes the sender: the peer owns the source address, and what the tunnel says of it agrees with the
 /// cluster state, or the state does not know the address yet and the peer speaks for its app.
 #[inline(never)]
-fn identify(run: &mut Run, peer: PeerId, mac: Mac) -> Result<(), DropReason> {
+pub fn identify(run: &mut Run, peer: PeerId, mac: Mac) -> Result<(), DropReason> {
     let route = maps::route(run.packet.src);
     let (mut identity, wire) = (route.identity, run.tunnel.identity);
     if replicate::may_report(&run.packet) {

@@ -11,7 +11,7 @@ use weft_common::verdict::DropReason;
 use crate::outcome::{Forward, Outcome};
 use crate::packet::{Skb, parse};
 use crate::run::{Party, Run};
-use crate::{admit, forward, maps, neighbor, replicate, report};
+use crate::{admit, forward, maps, neighbor, replicate, report, station};
 
 /// The program.
 #[inline(always)]
@@ -24,7 +24,7 @@ pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
     match ether.ethertype {
         Ether::IPV4 | Ether::IPV6 => ip(skb, run, ether),
         Ether::ARP => neighbor::arp(skb, &ether),
-        _ => Err(DropReason::UnknownStation),
+        _ => station::from_endpoint(skb, run, &ether),
     }
 }
 

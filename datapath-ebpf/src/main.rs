@@ -26,6 +26,7 @@ mod packet;
 mod replicate;
 mod report;
 mod run;
+mod station;
 
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};

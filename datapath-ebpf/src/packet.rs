@@ -8,7 +8,7 @@
 
 use core::arch::asm;
 
-use aya_ebpf::bindings::{__sk_buff, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, xdp_md};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, xdp_md};
 use aya_ebpf::helpers::{
     bpf_clone_redirect, bpf_csum_diff, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail,
     bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_set_tunnel_key,
@@ -161,6 +161,30 @@ impl Skb {
     pub fn resize(&mut self, len: u32) -> Result<(), DropReason> {
         // SAFETY: as in `grow`.
         ok(unsafe { bpf_skb_change_tail(self.raw, len, 0) })
+    }
+
+    /// Makes the frame at least `len` bytes long, and exactly so where the kernel lets it: not a packet that came out of a
+    /// tunnel device of this machine and was not on a wire since. What such a frame has beyond is padding then; its first
+    /// bytes become zeros, so that a checksum that is left to a device is right with it.
+    #[inline(always)]
+    pub fn fit(&mut self, len: u32) -> Result<(), DropReason> {
+        if self.resize(len).is_ok() {
+            return Ok(());
+        }
+        if self.segment_size() != 0 {
+            return Err(DropReason::KernelRefused);
+        }
+        if self.len() < len {
+            return self.grow(len - self.len(), BPF_F_ADJ_ROOM_FIXED_GSO.into());
+        }
+        // As many as TCP has options.
+        for word in 0..10 {
+            if len + word * 4 + 4 > self.len() {
+                break;
+            }
+            self.paste(len + word * 4, &[0; 4])?;
+        }
+        Ok(())
     }
 
     /// Says that the packet is for the one who gets it. What is delivered by redirect keeps the type it

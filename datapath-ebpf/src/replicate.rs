@@ -8,10 +8,10 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::bpf_loop;
-use weft_common::addr::Ip;
+use weft_common::addr::{Ip, Mac};
 use weft_common::group::{self, GroupKey, MEMBERS_MAX, Member, MemberKey, Message, RECORDS_MAX, is_for_all};
 use weft_common::header::{Bytes as _, Ether, protocol};
-use weft_common::id::{Identity, PeerId};
+use weft_common::id::{AppId, Identity, PeerId};
 use weft_common::parse::Packet;
 use weft_common::policy::decide;
 use weft_common::route::{Hop, HopKind};
@@ -65,6 +65,15 @@ pub fn is_for_endpoints(skb: &Skb, run: &mut Run) -> Result<bool, DropReason> {
 #[inline(never)]
 pub fn from_peer(skb: &mut Skb, run: &mut Run) {
     copy(skb, run, Audience::Endpoints);
+}
+
+/// Copies a frame that is not IP and came with `len` bytes. Policy was asked already, about all of the app.
+#[inline(never)]
+pub fn frame(skb: &mut Skb, run: &mut Run, audience: Audience, len: u32) {
+    let to_peers = u32::from(audience == Audience::Peers);
+    let mut copying = Copying { skb: skb.again(), run, len, to_peers, asks: 0 };
+    // SAFETY: the kernel calls `each` with the pointer while this frame lives.
+    unsafe { bpf_loop(MEMBERS_MAX, each as *mut c_void, (&raw mut copying).cast(), 0) };
 }
 
 /// Whether the packet is for many: by its address, or by the frame's, as a prefix's own broadcast address is not
@@ -121,8 +130,10 @@ unsafe extern "C" fn next(_: u32, reading: *mut c_void) -> i64 {
 
 /// Who gets copies.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Audience {
+pub enum Audience {
+    /// The endpoints here.
     Endpoints,
+    /// The peers that may have some.
     Peers,
 }
 
@@ -130,12 +141,17 @@ enum Audience {
 struct Copying {
     skb: Skb,
     run: *mut Run,
+    /// Bytes to count.
+    len: u32,
     to_peers: u32,
+    /// Whether it is asked of each who wants and may have the packet.
+    asks: u32,
 }
 
 #[inline(always)]
 fn copy(skb: &mut Skb, run: &mut Run, audience: Audience) {
-    let mut copying = Copying { skb: skb.again(), run, to_peers: u32::from(audience == Audience::Peers) };
+    let to_peers = u32::from(audience == Audience::Peers);
+    let mut copying = Copying { skb: skb.again(), run, len: skb.len(), to_peers, asks: 1 };
     // SAFETY: the kernel calls `each` with the pointer while this frame lives.
     unsafe { bpf_loop(MEMBERS_MAX, each as *mut c_void, (&raw mut copying).cast(), 0) };
 }
@@ -143,40 +159,47 @@ fn copy(skb: &mut Skb, run: &mut Run, audience: Audience) {
 /// Called by the kernel for each number of a member. 1 ends the loop.
 unsafe extern "C" fn each(index: u32, copying: *mut c_void) -> i64 {
     // SAFETY: the pointer that `copy` gave, to its own frame; nothing else uses it or the run meanwhile.
-    let (skb, run, to_peers) = unsafe {
-        let copying = copying.cast::<Copying>();
-        (&mut (*copying).skb, &mut *(*copying).run, (*copying).to_peers == 1)
+    let (copying, run) = unsafe {
+        let copying = &mut *copying.cast::<Copying>();
+        let run = &mut *copying.run;
+        (copying, run)
     };
     let key = MemberKey { app: run.sender.identity.app, index };
     let Some(member) = maps::member(&key) else { return 1 };
-    match member.hop.kind() {
-        HopKind::Local if !to_peers => to_endpoint(skb, run, &member),
-        HopKind::Peer if to_peers => to_peer(skb, run, &member),
-        HopKind::Local | HopKind::Peer | HopKind::Host | HopKind::Nowhere => {}
+    match (member.hop.kind(), copying.to_peers == 1) {
+        (HopKind::Local, false) => to_endpoint(copying, run, &member),
+        (HopKind::Peer, true) => to_peer(copying, run, &member),
+        (HopKind::Local | HopKind::Peer | HopKind::Host | HopKind::Nowhere, _) => {}
     }
     0
 }
 
 #[inline(always)]
-fn to_endpoint(skb: &mut Skb, run: &mut Run, member: &Member) {
-    if member.hop == run.sender.hop || !is_wanted(run, member.hop) || !may_have(run, member.identity) {
+fn to_endpoint(copying: &mut Copying, run: &mut Run, member: &Member) {
+    if member.hop == run.sender.hop {
+        return;
+    }
+    if copying.asks == 1 && !(is_wanted(run, member.hop) && may_have(run, member.identity)) {
         return;
     }
     // A copy that fails is a lost packet, as on any wire; the others go on.
-    if skb.copy_to(member.hop.index).is_ok() {
-        count(skb, run);
+    if copying.skb.copy_to(member.hop.index).is_ok() {
+        count(copying.len, run);
     }
 }
 
 #[inline(always)]
-fn to_peer(skb: &mut Skb, run: &mut Run, member: &Member) {
-    let is_report = matches!(run.packet.protocol, protocol::IGMP) || is_report(&run.packet);
-    if !(is_report || is_wanted(run, member.hop)) || !may_have(run, member.identity) {
-        return;
+fn to_peer(copying: &mut Copying, run: &mut Run, member: &Member) {
+    if copying.asks == 1 {
+        let is_report = matches!(run.packet.protocol, protocol::IGMP) || is_report(&run.packet);
+        if !(is_report || is_wanted(run, member.hop)) || !may_have(run, member.identity) {
+            return;
+        }
     }
     let Some(peer) = maps::peer(PeerId(member.hop.index)) else { return };
+    let skb = &mut copying.skb;
     if skb.set_tunnel(peer.addr, run.sender.identity).is_ok() && skb.copy_to(maps::config().gateway).is_ok() {
-        count(skb, run);
+        count(copying.len, run);
     }
 }
 
@@ -198,7 +221,58 @@ fn may_have(run: &mut Run, to: Identity) -> bool {
 }
 
 #[inline(always)]
-fn count(skb: &Skb, run: &Run) {
+fn count(len: u32, run: &Run) {
     let app = run.sender.identity.app;
-    maps::count_traffic(app, app, Counts { packets: 1, bytes: u64::from(skb.len()), ..Counts::default() });
+    maps::count_traffic(app, app, Counts { packets: 1, bytes: u64::from(len), ..Counts::default() });
+}
+
+/// What the members of an app say of a frame.
+pub struct Found {
+    app: AppId,
+    sender: Hop,
+    src: Mac,
+    dst: Mac,
+    /// The interface behind which the destination is, or 0.
+    pub link: u32,
+    /// Whether somebody here has the source.
+    pub is_taken: u32,
+    /// Whether the sender is one of them.
+    pub is_member: u32,
+    /// How many of them are peers.
+    pub peers: u32,
+}
+
+/// Asks all members of an app.
+#[inline(always)]
+pub fn seek(app: AppId, sender: Hop, ether: &Ether) -> Found {
+    let (src, dst) = (ether.source(), ether.destination());
+    let mut found = Found { app, sender, src, dst, link: 0, is_taken: 0, is_member: 0, peers: 0 };
+    // SAFETY: the kernel calls `look` with the pointer while this frame lives.
+    unsafe { bpf_loop(MEMBERS_MAX, look as *mut c_void, (&raw mut found).cast(), 0) };
+    found
+}
+
+/// Called by the kernel for each number of a member. 1 ends the loop.
+unsafe extern "C" fn look(index: u32, found: *mut c_void) -> i64 {
+    // SAFETY: the pointer that `seek` gave, to its own frame; nothing else uses it meanwhile.
+    let found = unsafe { &mut *found.cast::<Found>() };
+    let Some(member) = maps::member(&MemberKey { app: found.app, index }) else { return 1 };
+    if member.hop == found.sender {
+        found.is_member = 1;
+    }
+    match member.hop.kind() {
+        HopKind::Local => {
+            if let Some(endpoint) = maps::endpoint(member.hop.index) {
+                if endpoint.mac == found.dst {
+                    found.link = member.hop.index;
+                }
+                if endpoint.mac == found.src {
+                    found.is_taken = 1;
+                }
+            }
+        }
+        HopKind::Peer => found.peers += 1,
+        HopKind::Host | HopKind::Nowhere => {}
+    }
+    0
 }

@@ -14,7 +14,7 @@ use weft_tests::underlay::Family;
 use weft_tests::wait::eventually;
 use weft_tests::wire::{Capture, Injector};
 
-use super::{Cluster, Container, SOON};
+use super::{Cluster, Container, SOON, app_number};
 
 /// What is sent, and the reason under which it has to be counted.
 type Attack = (&'static str, Frame, &'static str);
@@ -95,7 +95,13 @@ fn from_container(here: &Container, friend: &Container, victim: &Container, far:
         ("a DHCP offer", autoconf::dhcp_offer(me, friend.mac, Ipv4Addr::new(10, 1, 1, 99)), "rogue-router"),
         ("a DHCPv6 advertise", autoconf::dhcpv6_advertise(me6, to6), "rogue-router"),
         ("a VLAN tag", udp(me, to).frame().vlan(10), "unknown-station"),
-        ("another ethertype", frame::raw(me, them, 0x88b5, b"forged"), "unknown-station"),
+        (
+            "a frame of the link alone",
+            frame::raw(me, to.behind([1, 0x80, 0xc2, 0, 0, 0]), 38, b"forged"),
+            "unknown-station",
+        ),
+        ("another ethertype with another's MAC", frame::raw(them, to, 0x88b5, b"forged"), "spoofed-mac"),
+        ("another ethertype to the gateway", frame::raw(me, gateway, 0x88b5, b"forged"), "unknown-station"),
         ("IPv4 options", udp(me, to).ipv4_options(&[0x83, 7, 4, 10, 2, 1, 1, 0]).frame(), "ipv4-options"),
         (
             "a routing header",
@@ -184,10 +190,4 @@ fn forged_tunnel_packets_are_dropped_by_name() {
         let heard = ear.frames();
         assert!(!heard.iter().any(|captured| is_ours(&captured.frame)), "a forged packet was delivered");
     }
-}
-
-fn app_number(cluster: &Cluster, name: &str) -> u32 {
-    let apps = cluster.weft(0, &["app", "ls"]);
-    let app = apps["apps"].as_array().unwrap().iter().find(|app| app["name"] == name).unwrap();
-    u32::try_from(app["number"].as_u64().unwrap()).unwrap()
 }

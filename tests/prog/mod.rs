@@ -24,4 +24,5 @@ mod report;
 mod segment_size;
 mod spoof;
 mod start;
+mod station;
 mod tunnel;

@@ -1,7 +1,7 @@
 //! Who has this address: answered at the container's door, so that nothing is flooded and nothing goes stale.
 
 use super::lab::Lab;
-use super::lab::cast::{At, BLOG, CACHE, DB, Member, Net, PRESS, SHOP, STORE, WEB, address};
+use super::lab::cast::{At, BLOG, CACHE, DB, FAR, Member, Net, PLAIN, PRESS, SHOP, STORE, WEB, address};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weft_common::addr::Mac;
 use weft_tests::frame::icmp::message;
@@ -18,11 +18,7 @@ const NOBODY: Station = Station::new([0; 6], IpAddr::V4(Ipv4Addr::UNSPECIFIED));
 
 /// The question of one endpoint for an address.
 fn question(asker: Member, family: Family, wanted: IpAddr) -> Frame {
-    let asker = asker.station(family);
-    match wanted {
-        IpAddr::V4(wanted) => arp_request(asker, wanted),
-        IpAddr::V6(wanted) => neighbour_solicitation(asker, wanted),
-    }
+    question_of(asker.station(family), wanted)
 }
 
 fn answer(asker: Member, family: Family, owner: Station) -> Frame {
@@ -135,25 +131,135 @@ fn what_an_interface_says_when_it_comes_up_is_taken_in_silence() {
     lab.assert_only_changed(&["a.shop>shop.packets +4"]);
 }
 
+/// As a host asks that has a VXLAN device of its kernel, and no daemon.
 #[test]
-fn nothing_of_it_comes_through_the_tunnel() {
+fn a_peer_that_asks_through_the_tunnel_is_answered_there() {
     let mut lab = Lab::two_hosts();
     for net in Net::ALL {
         lab.over(net);
         let [a, b] = [At::A, At::B].map(|at| at.station(net.outer));
         let tunnel = Vxlan::new(a, b, SHOP.0).group(WEB.role.0);
-        let (web, db) = (WEB.station(net.inner), DB.station(net.inner));
-        for frame in [question(WEB, net.inner, db.ip), answer(DB, net.inner, web), answer(WEB, net.inner, db)] {
+        let mut askers = vec![WEB.station(net.inner)];
+        if net.inner == Family::V6 {
+            // The kernel asks from the address of the link whether a neighbour is still there.
+            askers.push(Station::new(WEB.mac(), Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).into()));
+        }
+        for (asker, owner) in askers.into_iter().flat_map(|asker| [DB, PLAIN].map(|owner| (asker, owner))) {
+            let station = owner.station(net.inner);
+            let (ask, told) = match station.ip {
+                IpAddr::V4(wanted) => (arp_request(asker, wanted), arp_reply(station, asker)),
+                IpAddr::V6(wanted) => (neighbour_solicitation(asker, wanted), neighbour_advertisement(station, asker)),
+            };
+            // To everybody, and to the one it asks.
+            for ask in [ask.clone(), ask.between(asker.mac, owner.mac())] {
+                for wrapped in [tunnel.wrap(&ask), Vxlan::new(a, b, SHOP.0).wrap(&ask)] {
+                    let wire = lab.receives(At::B, &wrapped).leaves_for(At::A).decode();
+                    wire.assert_sound();
+                    let inside = wire.tunnel();
+                    assert_eq!((inside.vni, inside.group), (SHOP.0, owner.role.0));
+                    assert_eq!(*inside.inner, told.decode());
+                }
+            }
+        }
+        lab.assert_only_changed(&[]);
+    }
+}
+
+#[test]
+fn a_peer_is_told_nothing_of_what_is_not_here_and_of_other_apps() {
+    let mut lab = Lab::two_hosts();
+    for net in Net::ALL {
+        lab.over(net);
+        let [a, b, c] = At::ALL.map(|at| at.station(net.outer));
+        let tunnel = Vxlan::new(a, b, SHOP.0).group(WEB.role.0);
+        let not_here = [STORE.ip(net.inner), CACHE.ip(net.inner), address(SHOP, At::B, 99, net.inner)];
+        let gateway = At::B.gateway(SHOP, net.inner).ip;
+        for wanted in not_here.into_iter().chain([gateway, WEB.ip(net.inner), net.outsider().ip]) {
+            lab.receives(At::B, &tunnel.wrap(&question(WEB, net.inner, wanted))).absorbed();
+        }
+        // What it says of itself is taken in silence, and changes nothing.
+        let web = WEB.station(net.inner);
+        let own = match net.inner {
+            Family::V4 => vec![gratuitous_arp(web), arp_reply(web, DB.station(Family::V4))],
+            Family::V6 => vec![
+                unsolicited_advertisement(web),
+                answer(DB, net.inner, web),
+                message(web, multicast(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2)), [133, 0], [0; 4]).hops(255).frame(),
+            ],
+        };
+        own.iter().for_each(|frame| lab.receives(At::B, &tunnel.wrap(frame)).absorbed());
+        let probe = match DB.ip(net.inner) {
+            IpAddr::V4(wanted) => arp_request(NOBODY.behind(WEB.mac()), wanted),
+            IpAddr::V6(wanted) => neighbour_solicitation(Station::new(WEB.mac(), Ipv6Addr::UNSPECIFIED.into()), wanted),
+        };
+        lab.receives(At::B, &tunnel.wrap(&probe)).absorbed();
+        lab.assert_only_changed(&[]);
+        // In the name of another app, and of an address that is not its own.
+        let ask = question(WEB, net.inner, DB.ip(net.inner));
+        lab.receives(At::B, &Vxlan::new(a, b, BLOG.0).group(1).wrap(&ask)).dropped();
+        lab.assert_only_changed(&["b.drops.identity-mismatch +1"]);
+        lab.receives(At::B, &Vxlan::new(c, b, SHOP.0).group(1).wrap(&ask)).dropped();
+        lab.assert_only_changed(&["b.drops.peer-not-owner +1"]);
+    }
+}
+
+#[test]
+fn what_is_forged_in_the_tunnel_changes_nothing_and_is_named() {
+    let mut lab = Lab::two_hosts();
+    for net in Net::ALL {
+        lab.over(net);
+        let [a, b, c] = At::ALL.map(|at| at.station(net.outer));
+        let tunnel = Vxlan::new(a, b, SHOP.0).group(WEB.role.0);
+        let (web, db, far) = (WEB.station(net.inner), DB.station(net.inner), FAR.station(net.inner));
+        if net.inner == Family::V4 {
+            for liar in [db, far, At::B.gateway(SHOP, net.inner)].map(|owner| owner.behind(web.mac)) {
+                for frame in [gratuitous_arp(liar), arp_reply(liar, db), question_of(liar, db.ip)] {
+                    lab.receives(At::B, &tunnel.wrap(&frame)).dropped();
+                }
+            }
+            lab.assert_only_changed(&["b.drops.peer-not-owner +9"]);
+            let odd = arp_reply(web, db).with_l3_bytes(4, &[8]);
+            lab.receives(At::B, &tunnel.wrap(&odd)).dropped();
+            lab.receives(At::B, &tunnel.wrap(&arp_reply(web, db).truncated(30))).dropped();
+            lab.assert_only_changed(&["b.drops.malformed +2"]);
+            continue;
+        }
+        for frame in [unsolicited_advertisement(far), answer(DB, net.inner, far), question_of(far, db.ip)] {
             lab.receives(At::B, &tunnel.wrap(&frame)).dropped();
         }
-        if net.inner == Family::V4 {
-            lab.assert_only_changed(&["b.drops.unknown-station +3"]);
-        } else {
-            lab.assert_only_changed(&["b.drops.forged-neighbor +3"]);
-            for kind in [133, 134, 137] {
-                lab.receives(At::B, &tunnel.wrap(&message(web, db, [kind, 0], [0; 4]).hops(255).frame())).dropped();
+        lab.assert_only_changed(&["b.drops.peer-not-owner +3"]);
+        // With an own source, about the address of another.
+        let target = |ip: IpAddr| match ip {
+            IpAddr::V6(ip) => [&ip.octets()[..], &[2, 1], &web.mac].concat(),
+            IpAddr::V4(_) => unreachable!("IPv6"),
+        };
+        let claim = |from: Station, ip| message(from, db, [136, 0], [0x20, 0, 0, 0]).hops(255).payload(&target(ip));
+        let on_link = Station::new(web.mac, Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).into());
+        for from in [web, on_link] {
+            for ip in [far.ip, db.ip, At::B.gateway(SHOP, net.inner).ip] {
+                lab.receives(At::B, &tunnel.wrap(&claim(from, ip).frame())).dropped();
             }
-            lab.assert_only_changed(&["b.drops.rogue-router +3"]);
         }
+        lab.assert_only_changed(&["b.drops.forged-neighbor +6"]);
+        // Host c has no part of blog.
+        let ask = question_of(on_link, STORE.ip(net.inner));
+        lab.receives(At::B, &Vxlan::new(c, b, BLOG.0).wrap(&ask)).dropped();
+        lab.assert_only_changed(&["b.drops.identity-mismatch +1"]);
+        // A router has passed it on.
+        let IpAddr::V6(wanted) = db.ip else { panic!("IPv6") };
+        let routed = neighbour_solicitation(web, wanted).with_l3_bytes(7, &[254]);
+        lab.receives(At::B, &tunnel.wrap(&routed)).dropped();
+        lab.assert_only_changed(&["b.drops.malformed +1"]);
+        for kind in [134, 137] {
+            lab.receives(At::B, &tunnel.wrap(&message(web, db, [kind, 0], [0; 4]).hops(255).frame())).dropped();
+        }
+        lab.assert_only_changed(&["b.drops.rogue-router +2"]);
+    }
+}
+
+fn question_of(asker: Station, wanted: IpAddr) -> Frame {
+    match wanted {
+        IpAddr::V4(wanted) => arp_request(asker, wanted),
+        IpAddr::V6(wanted) => neighbour_solicitation(asker, wanted),
     }
 }

@@ -68,7 +68,8 @@ fn what_was_not_found_out_is_not_told_from_the_run_before() {
     lab.over(net);
     let [web, press] = net.pair([WEB, PRESS]);
     lab.sends(WEB, &tcp(web, press).ports(1234, 22).syn()).dropped();
-    let told = dropped(&lab.sends(WEB, &tcp(web, press).syn().vlan(5)).events);
+    let tagged = tcp(web, press).syn().vlan(5).between([2, 9, 9, 9, 9, 9], press.mac);
+    let told = dropped(&lab.sends(WEB, &tagged).events);
     assert_eq!((told.src_identity, told.dst_identity), (Identity::default(), Identity::default()));
     assert_eq!((told.src_port, told.dst_port, told.protocol, told.tcp_flags, told.rule), (0, 0, 0, 0, 0));
     assert_eq!((told.src, told.dst), Default::default());

@@ -2,13 +2,13 @@ use std::net::IpAddr;
 
 use weft_common::{
     id::{Identity, RoleId},
-    policy::{Action, Direction, SetKey},
+    policy::{Action, Direction, RuleSet, SetKey},
     route::HopKind,
 };
 
 use super::{facts::Underlay, rules::set::Set, *};
 use crate::model::{
-    app::App,
+    app::{App, Gate},
     endpoint::{DefaultRoute, EndpointKey},
     example,
     host::Host,
@@ -300,6 +300,49 @@ fn the_default_that_differs_is_below_every_rule() {
 }
 
 /// Adds and removes rules, roles and hosts, and follows every number.
+#[test]
+fn what_no_rule_can_speak_of_passes_only_where_no_rule_speaks_of_the_inside() {
+    let check = |rules: &[&str], inside: Gate, open: bool| {
+        let mut cluster = example::cluster();
+        cluster.rules = Arc::new(rules.iter().map(|rule| rule.parse().unwrap()).collect());
+        let shop: crate::model::name::AppName = "shop".parse().unwrap();
+        Arc::make_mut(&mut cluster.apps).get_mut(&shop).unwrap().defaults.inside = inside;
+        let number = cluster.apps[&shop].number;
+        let plan = first(&cluster);
+        let of_shop = plan.policy.sets.iter().filter(|(key, _)| key.app == number);
+        let said: BTreeSet<bool> = of_shop.map(|(_, set)| set.flags & RuleSet::OPEN_INSIDE != 0).collect();
+        assert_eq!(said, [open].into(), "{rules:?}, inside {inside}");
+        // Every rule set is read as one: the flag is no reason for another number.
+        assert!(plan.policy.sets.values().filter(|set| set.id == 0).all(|set| set.flags & !RuleSet::OPEN_INSIDE == 0));
+    };
+    check(&[], Gate::Open, true);
+    check(&[], Gate::Closed, false);
+    check(&["allow shop -> shop any"], Gate::Closed, false);
+    for rule in [
+        "deny shop/web -> shop/db tcp/80",
+        "allow shop/web -> shop/web any",
+        "deny shop -> shop/db udp",
+        "deny any -> shop tcp/22",
+        "deny shop/db -> any tcp/22",
+        "deny any -> any icmp",
+        "deny shop -> 10.0.0.0/8 any",
+        "deny fd00:1::9 -> shop any",
+        "deny shop -> 0.0.0.0/0 except 10.1.1.0/24 tcp",
+    ] {
+        check(&[rule], Gate::Open, false);
+    }
+    for rule in [
+        "allow shop -> blog tcp/80",
+        "deny shop/web -> outside any",
+        "deny host -> shop any",
+        "deny any -> blog any",
+        "deny shop -> 0.0.0.0/0 except 10.1.0.0/16 tcp",
+        "deny blog -> blog any",
+    ] {
+        check(&[rule], Gate::Open, true);
+    }
+}
+
 #[test]
 fn a_number_in_use_never_changes_its_meaning() {
     let texts = [

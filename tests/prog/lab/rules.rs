@@ -98,7 +98,8 @@ impl Rules {
         let is_prefix = |who: &Who| matches!(who, Who::Prefix(..));
         let has = |found, flag| if found { flag } else { 0 };
         let flags = has(lists.keys().any(|who| !is_prefix(who)), RuleSet::HAS_RULES)
-            | has(lists.keys().any(is_prefix), RuleSet::HAS_PREFIXES);
+            | has(lists.keys().any(is_prefix), RuleSet::HAS_PREFIXES)
+            | has(self.is_open_inside(subject.app), RuleSet::OPEN_INSIDE);
         let key = SetKey { app: subject.app, role: subject.role, direction: direction as u8, slot: epoch.slot() };
         let default = if is_closed { Rank::NONE } else { OPEN };
         tables.sets.push((key, RuleSet { id: number, flags, default }));
@@ -117,6 +118,17 @@ impl Rules {
                 tables.rules.push((traffic.key(list), winner(rules, *traffic)));
             }
         }
+    }
+}
+
+impl Rules {
+    /// Whether no rule speaks of an app's own endpoints on both sides. Every prefix might.
+    fn is_open_inside(&self, app: AppId) -> bool {
+        let may_be = |who: Who| match who {
+            Who::Any | Who::Prefix(..) => true,
+            Who::App(named) | Who::Exactly(named, _) => named == app,
+        };
+        app.is_application() && !self.0.iter().any(|rule| may_be(rule.from) && may_be(rule.to))
     }
 }
 

@@ -17,6 +17,9 @@
 //! - [`RoleId::UNKNOWN`] is an endpoint that may have any role of its app: a rule about one role matches it if
 //!   the rule allows, and does not if it denies or rejects. The host that has the endpoint decides with the role.
 //!
+//! What is neither IP nor ARP no rule can speak of. It passes inside an app that is open inside
+//! ([`RuleSet::OPEN_INSIDE`]) when no rule speaks of that inside at all, and nowhere else.
+//!
 //! # How
 //!
 //! A default is the set's own where it can be, else an entry of rank 0: [`Rank::NONE`] is closed and below every
@@ -32,7 +35,7 @@ mod subjects;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -42,7 +45,7 @@ use weft_common::{
 };
 
 use crate::model::{
-    app::App,
+    app::{App, Gate},
     cluster::Cluster,
     name::AppName,
     rule,
@@ -101,14 +104,15 @@ pub(super) fn compile(cluster: &Cluster, before: &Ids) -> (Policy, PolicyIds) {
     let sets = before.policy.sets.next(filled.iter().filter(|set| **set != Set::default()).cloned());
     let set_numbers: Vec<u32> = filled.iter().map(|set| sets.of(set).unwrap_or_default()).collect();
     let each = || filled.iter().zip(&set_numbers);
+    let open_inside = open_inside(cluster, &prepared);
     let policy = Policy {
         sets: drafts
             .of
             .iter()
             .map(|(key, at)| {
-                let set =
-                    RuleSet { id: set_numbers[*at], flags: filled[*at].flags(), default: drafts.distinct[*at].default };
-                (*key, set)
+                let inside = if open_inside.contains(&key.app) { RuleSet::OPEN_INSIDE } else { 0 };
+                let (flags, default) = (filled[*at].flags() | inside, drafts.distinct[*at].default);
+                (*key, RuleSet { id: set_numbers[*at], flags, default })
             })
             .collect(),
         peer_lists: each().flat_map(|(set, number)| set.peer_entries(*number)).collect(),
@@ -161,6 +165,13 @@ fn prepare<'a>(cluster: &'a Cluster, numbers: &[u32], regions: &'a [Option<Vec<R
     prepared.collect()
 }
 
+/// The apps that are open inside and whose inside no rule speaks of, whatever it says and of whichever traffic.
+fn open_inside(cluster: &Cluster, rules: &[Prepared<'_>]) -> BTreeSet<AppId> {
+    let speaks_of = |rule: &Prepared<'_>, app: &App| [rule.from, rule.to].iter().all(|side| side.may_be_of(app));
+    let is_open = |app: &&App| app.defaults.inside == Gate::Open && !rules.iter().any(|rule| speaks_of(rule, app));
+    cluster.apps.values().filter(is_open).map(|app| app.number).collect()
+}
+
 /// How many protocols and ports a rule speaks of.
 fn width(regions: Option<&[Region]>) -> u64 {
     let ports = |region: &Region| u64::from(*region.ports.end()) - u64::from(*region.ports.start()) + 1;
@@ -180,6 +191,19 @@ impl<'a> Side<'a> {
             Selector::Host => Self::Host,
             Selector::Outside => Self::Outside,
             Selector::Net(net) => Self::Net(net),
+        }
+    }
+
+    /// Whether it matches some endpoint of an app, or some address that one may have.
+    fn may_be_of(self, app: &App) -> bool {
+        match self {
+            Self::Role(number, _) | Self::App(number) => number == app.number,
+            Self::Any => true,
+            Self::Net(net) => app
+                .prefixes
+                .iter()
+                .any(|own| net.prefix().overlaps(own) && !net.except().iter().any(|hole| hole.covers(own))),
+            Self::Host | Self::Outside | Self::Nobody => false,
         }
     }
 
