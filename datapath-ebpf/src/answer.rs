@@ -39,17 +39,17 @@ pub fn is_due(run: &mut Run) -> bool {
 pub fn to(skb: &mut Skb, run: &mut Run) -> Option<Forward> {
     let ether: Ether = skb.get(run.link)?;
     let at = run.link + Ether::LEN;
-    let len = match (form(&run.packet, run.notice)?, ether.ethertype) {
-        (Form::Reset, Ether::IPV4) => reset4(skb, run, at).map(|()| size_of::<Reset4>()),
-        (Form::Reset, _) => reset6(skb, run, at).map(|()| size_of::<Reset6>()),
-        (Form::Error, Ether::IPV4) => error4(skb, run, at).map(|()| size_of::<Error4>() + Error4::QUOTE),
-        (Form::Error, _) => error6(skb, run, at).map(|()| size_of::<Error6>() + Error6::QUOTE),
-    };
-    let len = len.ok()? as u32;
+    match (form(&run.packet, run.notice)?, ether.ethertype) {
+        (Form::Reset, Ether::IPV4) => reset4(skb, run, at),
+        (Form::Reset, _) => reset6(skb, run, at),
+        (Form::Error, Ether::IPV4) => error4(skb, run, at),
+        (Form::Error, _) => error6(skb, run, at),
+    }
+    .ok()?;
     let src = if ether.destination().is_group() { Mac::GATEWAY.bytes() } else { ether.dst };
     let ether = Ether { dst: ether.src, src, ethertype: ether.ethertype };
     match run.hook {
-        Hook::FromUnderlay => into_tunnel(skb, run, &ether, len),
+        Hook::FromUnderlay => into_tunnel(skb, run, &ether),
         Hook::FromHost => {
             skb.put(0, Ether { dst: Mac::GATEWAY.bytes(), ..ether }).ok()?;
             Some(Forward::Host { link: skb.link() })
@@ -64,14 +64,14 @@ pub fn to(skb: &mut Skb, run: &mut Run) -> Option<Forward> {
 #[inline(never)]
 fn reset4(skb: &mut Skb, run: &mut Run, at: u32) -> Result<(), DropReason> {
     let check = skb.get(u32::from(run.packet.l4) + 16).ok_or(DropReason::Malformed)?;
-    skb.resize(at + size_of::<Reset4>() as u32)?;
+    skb.fit(at + size_of::<Reset4>() as u32)?;
     skb.put_by(at, &mut run.room, Reset4::new(&run.packet, check))
 }
 
 #[inline(never)]
 fn reset6(skb: &mut Skb, run: &mut Run, at: u32) -> Result<(), DropReason> {
     let check = skb.get(u32::from(run.packet.l4) + 16).ok_or(DropReason::Malformed)?;
-    skb.resize(at + size_of::<Reset6>() as u32)?;
+    skb.fit(at + size_of::<Reset6>() as u32)?;
     skb.put_by(at, &mut run.room, Reset6::new(&run.packet, check))
 }
 
@@ -81,7 +81,7 @@ fn error4(skb: &mut Skb, run: &mut Run, at: u32) -> Result<(), DropReason> {
     let bytes = run.quote.first_chunk_mut::<{ Error4::QUOTE }>().ok_or(DropReason::Malformed)?;
     skb.copy(at, bytes)?;
     let sum = sum(bytes);
-    skb.resize(quote + Error4::QUOTE as u32)?;
+    skb.fit(quote + Error4::QUOTE as u32)?;
     skb.paste(quote, bytes)?;
     skb.put_by(at, &mut run.room, Error4::new(&run.packet, run.notice, run.mtu, sum))
 }
@@ -91,17 +91,18 @@ fn error6(skb: &mut Skb, run: &mut Run, at: u32) -> Result<(), DropReason> {
     let quote = at + size_of::<Error6>() as u32;
     skb.copy(at, &mut run.quote)?;
     let sum = sum(&run.quote);
-    skb.resize(quote + Error6::QUOTE as u32)?;
+    skb.fit(quote + Error6::QUOTE as u32)?;
     skb.paste(quote, &run.quote)?;
     skb.put_by(at, &mut run.room, Error6::new(&run.packet, run.notice, run.mtu, sum))
 }
 
 /// Back to the peer, in the tunnel that the packet came in.
 #[inline(always)]
-fn into_tunnel(skb: &mut Skb, run: &mut Run, ether: &Ether, len: u32) -> Option<Forward> {
+fn into_tunnel(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Option<Forward> {
     let peer = maps::peer(PeerId(run.sender.hop.index))?;
     let (packet, identity) = (&run.packet, run.receiver.identity);
-    let inner = Inner { ether: *ether, len: Ether::LEN + len, tos: 0, entropy: packet.key.entropy(), identity };
+    let len = skb.len() - run.link;
+    let inner = Inner { ether: *ether, len, tos: 0, entropy: packet.key.entropy(), identity };
     encap::head(skb, &mut run.room, peer, &inner).ok()?;
     Some(Forward::Underlay { link: peer.uplink, next_hop: peer.next_hop })
 }
