@@ -10,7 +10,7 @@ use weft_common::id::PeerId;
 use weft_common::tunnel::Inner;
 use weft_common::verdict::DropReason;
 
-use crate::outcome::Forward;
+use crate::outcome::{Forward, Outcome};
 use crate::packet::{Skb, sum};
 use crate::run::Run;
 use crate::{encap, maps};
@@ -36,27 +36,27 @@ pub fn is_due(run: &mut Run) -> bool {
 
 /// Makes the packet that is dropped into the answer that is due.
 #[inline(always)]
-pub fn to(skb: &mut Skb, run: &mut Run) -> Option<Forward> {
-    let ether: Ether = skb.get(run.link)?;
+pub fn to(skb: &mut Skb, run: &mut Run) -> Outcome {
+    let ether: Ether = skb.get(run.link).ok_or(DropReason::Malformed)?;
     let at = run.link + Ether::LEN;
-    match (form(&run.packet, run.notice)?, ether.ethertype) {
+    let Some(form) = form(&run.packet, run.notice) else { return Ok(()) };
+    match (form, ether.ethertype) {
         (Form::Reset, Ether::IPV4) => reset4(skb, run, at),
         (Form::Reset, _) => reset6(skb, run, at),
         (Form::Error, Ether::IPV4) => error4(skb, run, at),
         (Form::Error, _) => error6(skb, run, at),
-    }
-    .ok()?;
+    }?;
     let src = if ether.destination().is_group() { Mac::GATEWAY.bytes() } else { ether.dst };
     let ether = Ether { dst: ether.src, src, ethertype: ether.ethertype };
     match run.hook {
         Hook::FromUnderlay => into_tunnel(skb, run, &ether),
         Hook::FromHost => {
-            skb.put(0, Ether { dst: Mac::GATEWAY.bytes(), ..ether }).ok()?;
-            Some(Forward::Host { link: skb.link() })
+            skb.put(0, Ether { dst: Mac::GATEWAY.bytes(), ..ether })?;
+            run.goes(Forward::Host { link: skb.link() })
         }
         Hook::FromWorkload | Hook::ToHost | Hook::Guard => {
-            skb.put(0, ether).ok()?;
-            Some(Forward::Out { link: skb.link() })
+            skb.put(0, ether)?;
+            run.goes(Forward::Out { link: skb.link() })
         }
     }
 }
@@ -82,6 +82,7 @@ fn error4(skb: &mut Skb, run: &mut Run, at: u32) -> Result<(), DropReason> {
     skb.copy(at, bytes)?;
     let sum = sum(bytes);
     skb.fit(quote + Error4::QUOTE as u32)?;
+    skb.settle(u32::from(run.packet.l4))?;
     skb.paste(quote, bytes)?;
     skb.put_by(at, &mut run.room, Error4::new(&run.packet, run.notice, run.mtu, sum))
 }
@@ -92,17 +93,19 @@ fn error6(skb: &mut Skb, run: &mut Run, at: u32) -> Result<(), DropReason> {
     skb.copy(at, &mut run.quote)?;
     let sum = sum(&run.quote);
     skb.fit(quote + Error6::QUOTE as u32)?;
+    skb.settle(u32::from(run.packet.l4))?;
     skb.paste(quote, &run.quote)?;
     skb.put_by(at, &mut run.room, Error6::new(&run.packet, run.notice, run.mtu, sum))
 }
 
 /// Back to the peer, in the tunnel that the packet came in.
 #[inline(always)]
-fn into_tunnel(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Option<Forward> {
-    let peer = maps::peer(PeerId(run.sender.hop.index))?;
+fn into_tunnel(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Outcome {
+    let id = PeerId(run.sender.hop.index);
+    let peer = maps::peer(id).ok_or(DropReason::PeerUnreachable)?;
     let (packet, identity) = (&run.packet, run.receiver.identity);
     let len = skb.len() - run.link;
     let inner = Inner { ether: *ether, len, tos: 0, entropy: packet.key.entropy(), identity };
-    encap::head(skb, &mut run.room, peer, &inner).ok()?;
-    Some(Forward::Underlay { link: peer.uplink, next_hop: peer.next_hop })
+    encap::head(skb, &mut run.room, peer, &inner)?;
+    run.goes(Forward::Peer(id))
 }

@@ -14,15 +14,16 @@ use crate::{encap, maps};
 
 /// To this host's stack. `ether` is the link header that the frame has.
 #[inline(always)]
-pub fn to_host(skb: &mut Skb, ether: &Ether) -> Outcome {
+pub fn to_host(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Outcome {
     skb.put(0, Ether { dst: Mac::GATEWAY.bytes(), ..*ether })?;
-    Ok(Forward::Host { link: maps::config().gateway })
+    run.goes(Forward::Host { link: maps::config().gateway })
 }
 
 /// To the peer that has the run's receiver. `ether` is the link header that the frame has.
 #[inline(never)]
 pub fn to_peer(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Outcome {
-    let peer = maps::peer(PeerId(run.receiver.hop.index)).ok_or(DropReason::PeerUnreachable)?;
+    let id = PeerId(run.receiver.hop.index);
+    let peer = maps::peer(id).ok_or(DropReason::PeerUnreachable)?;
     let mtu = peer.inner_mtu();
     if exceeds(skb, &run.packet, mtu) {
         run.mtu = mtu;
@@ -43,7 +44,7 @@ pub fn to_peer(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Outcome {
         inner.ether.dst = run.receiver.mac.bytes();
     }
     encap::push(skb, &mut run.room, peer, &inner)?;
-    Ok(Forward::Underlay { link: peer.uplink, next_hop: peer.next_hop })
+    run.goes(Forward::Peer(id))
 }
 
 /// Whether the packet, or a segment of it, is larger than `mtu`.

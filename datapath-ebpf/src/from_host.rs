@@ -24,7 +24,7 @@ pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
     parse(&mut run.packet, skb, Ether::LEN, ether.ethertype)?;
     if run.packet.dst.is_multicast() || run.packet.dst.is_broadcast() {
         // The host is a member of no app: what it tells or asks the link concerns nobody.
-        return Ok(Forward::Done);
+        return run.goes(Forward::Done);
     }
     let len = skb.len();
     identify(skb, run)?;
@@ -40,7 +40,7 @@ pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
     match run.receiver.hop.kind() {
         HopKind::Local => {
             skb.put(0, Ether { dst: run.receiver.mac.bytes(), ..ether })?;
-            Ok(Forward::Out { link: run.receiver.hop.index })
+            run.goes(Forward::Out { link: run.receiver.hop.index })
         }
         HopKind::Peer => forward::to_peer(skb, run, &ether),
         HopKind::Host | HopKind::Nowhere => Err(DropReason::NoRoute),
@@ -65,6 +65,6 @@ fn identify(skb: &Skb, run: &mut Run) -> Result<(), DropReason> {
 /// What a VXLAN device took off the tunnel's port did not come through `from_underlay`: another interface
 /// let it in, or it was made here. What a program handed to the host carries no tunnel key.
 #[inline(always)]
-pub fn refuse_tunnelled(skb: &Skb) -> Outcome {
-    if skb.is_tunnelled() { Err(DropReason::TunnelOffUplink) } else { Ok(Forward::Pass) }
+pub fn refuse_tunnelled(skb: &Skb, run: &mut Run) -> Outcome {
+    if skb.is_tunnelled() { Err(DropReason::TunnelOffUplink) } else { run.goes(Forward::Pass) }
 }

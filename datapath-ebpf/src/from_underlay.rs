@@ -22,7 +22,7 @@ pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
     skb.reveal_tunnel(config.port as u16);
     // A tag says that it is of another interface, whose own program will see it.
     if skb.is_tagged() || !open(&mut run.tunnel, skb, config.port as u16)? {
-        return Ok(Forward::Pass);
+        return run.goes(Forward::Pass);
     }
     let id = peer(skb, &run.tunnel)?;
     run.link = run.tunnel.inner;
@@ -38,7 +38,7 @@ pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
     }
     if replicate::is_for_many(&ether, &run.packet) {
         to_many(skb, run, id, &ether)?;
-        return Ok(Forward::Done);
+        return run.goes(Forward::Done);
     }
     let tos = close_ecn(run.tunnel.tos, run.packet.tos)?;
     if run.packet.is_fragment() {
@@ -56,7 +56,7 @@ pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
 }
 
 #[inline(always)]
-fn deliver(skb: &mut Skb, run: &Run, ether: &Ether, tos: u8) -> Outcome {
+fn deliver(skb: &mut Skb, run: &mut Run, ether: &Ether, tos: u8) -> Outcome {
     let kind = run.receiver.hop.kind();
     if matches!(kind, HopKind::Peer | HopKind::Nowhere) {
         return Err(DropReason::NoEndpoint);
@@ -66,10 +66,10 @@ fn deliver(skb: &mut Skb, run: &Run, ether: &Ether, tos: u8) -> Outcome {
         encap::mark(skb, ether.ethertype, tos)?;
     }
     if matches!(kind, HopKind::Host) {
-        return forward::to_host(skb, ether);
+        return forward::to_host(skb, run, ether);
     }
     let link = run.receiver.hop.index;
-    Ok(if typed { Forward::Into { link } } else { Forward::Out { link } })
+    run.goes(if typed { Forward::Into { link } } else { Forward::Out { link } })
 }
 
 /// What a peer's endpoint sent to its app: copied to the endpoints here.

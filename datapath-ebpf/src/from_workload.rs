@@ -23,7 +23,7 @@ pub fn run(skb: &mut Skb, run: &mut Run) -> Outcome {
     }
     match ether.ethertype {
         Ether::IPV4 | Ether::IPV6 => ip(skb, run, ether),
-        Ether::ARP => neighbor::arp(skb, &ether),
+        Ether::ARP => neighbor::arp(skb, run, &ether),
         _ => station::from_endpoint(skb, run, &ether),
     }
 }
@@ -38,7 +38,7 @@ fn ip(skb: &mut Skb, run: &mut Run, ether: Ether) -> Outcome {
     if replicate::is_for_many(&ether, &run.packet) {
         identify(run, link, &ether)?;
         replicate::from_endpoint(skb, run)?;
-        return Ok(Forward::Done);
+        return run.goes(Forward::Done);
     }
     if run.packet.is_fragment() {
         identify(run, link, &ether)?;
@@ -58,10 +58,10 @@ fn ip(skb: &mut Skb, run: &mut Run, ether: Ether) -> Outcome {
         HopKind::Local => {
             skb.put(0, Ether { dst: run.receiver.mac.bytes(), ..ether })?;
             skb.set_for_us();
-            Ok(Forward::Into { link: run.receiver.hop.index })
+            run.goes(Forward::Into { link: run.receiver.hop.index })
         }
         HopKind::Peer => forward::to_peer(skb, run, &ether),
-        HopKind::Host => forward::to_host(skb, &ether),
+        HopKind::Host => forward::to_host(skb, run, &ether),
         HopKind::Nowhere => Err(DropReason::NoRoute),
     }
 }

@@ -1,6 +1,9 @@
 //! The eBPF programs. Each is named by where its packets come from; each reads top-down as
 //! parse, admit, forward, outcome. What is decided is decided in `weft-common`.
 //!
+//! A function that is not inlined gives back a number or an enum without content, at most in a `Result`: of a larger
+//! value the verifier sees registers that nobody filled, or a pointer to the caller's stack. What is larger is in the run.
+//!
 //! `#[inline(always)]` is on what runs per packet: the kernel's 512 bytes of stack are shared by a whole
 //! call chain, and inlined code shares one frame. `#[inline(never)]` keeps what runs per flow, or to
 //! answer, out of that frame.
@@ -72,7 +75,7 @@ pub fn from_host(ctx: TcContext) -> i32 {
 pub fn to_host(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
     let Some(run) = begin(Hook::ToHost) else { return outcome::lost() };
-    let outcome = from_host::refuse_tunnelled(&skb);
+    let outcome = from_host::refuse_tunnelled(&skb, run);
     outcome::finish(&mut skb, run, outcome)
 }
 

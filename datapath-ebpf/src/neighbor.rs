@@ -23,10 +23,10 @@ const ROUTER_SOLICITATION: u16 = 133;
 const SOLICITATION: u16 = 135;
 const ADVERTISEMENT: u16 = 136;
 
-/// Answers an ARP request of a container (RFC 826).
+/// Makes an ARP request of a container (RFC 826) its own reply, where there is one; else it is refused or not needed.
 #[cold]
 #[inline(never)]
-pub fn arp(skb: &mut Skb, ether: &Ether) -> Outcome {
+pub fn arp(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Outcome {
     let endpoint = maps::endpoint(skb.link()).ok_or(DropReason::UnknownInterface)?;
     let arp: ArpHdr = skb.get(Ether::LEN).ok_or(DropReason::Malformed)?;
     if !is_ethernet_ipv4(&arp) {
@@ -42,17 +42,14 @@ pub fn arp(skb: &mut Skb, ether: &Ether) -> Outcome {
         return Err(DropReason::ForgedNeighbor);
     }
     if arp.oper != REQUEST {
-        return if arp.oper == REPLY && sender == endpoint.v4 {
-            Ok(Forward::Done)
-        } else {
-            Err(DropReason::ForgedNeighbor)
-        };
+        let is_own = arp.oper == REPLY && sender == endpoint.v4;
+        return if is_own { Ok(()) } else { Err(DropReason::ForgedNeighbor) };
     }
-    let Some(mac) = station(&endpoint, target) else { return Ok(Forward::Done) };
+    let Some(mac) = station(&endpoint, target) else { return Ok(()) };
     let reply = ArpHdr { oper: REPLY, sha: mac.bytes(), spa: arp.tpa, tha: arp.sha, tpa: arp.spa, ..arp };
     skb.put(0, Ether { dst: arp.sha, src: mac.bytes(), ethertype: Ether::ARP })?;
     skb.put(Ether::LEN, reply)?;
-    Ok(Forward::Out { link: skb.link() })
+    run.goes(Forward::Out { link: skb.link() })
 }
 
 /// Whether a packet is neighbour discovery (RFC 4861).
@@ -66,27 +63,27 @@ pub fn is_discovery(packet: &Packet) -> bool {
 #[inline(always)]
 pub fn arp_of_peer(skb: &mut Skb, run: &mut Run, peer: PeerId) -> Outcome {
     if !asks_by_arp(skb, run, peer)? {
-        return Ok(Forward::Done);
+        return run.goes(Forward::Done);
     }
-    let forward = to_peer(skb, run, Ether::ARP)?;
+    back(skb, run, Ether::ARP)?;
     reply(skb, run)?;
-    Ok(forward)
+    run.goes(Forward::Peer(peer))
 }
 
 /// As [`arp_of_peer`], of neighbour discovery.
 #[inline(always)]
 pub fn discovery_of_peer(skb: &mut Skb, run: &mut Run, peer: PeerId, ether: &Ether) -> Outcome {
     if !solicits(skb, run, peer, ether)? {
-        return Ok(Forward::Done);
+        return run.goes(Forward::Done);
     }
     let want = run.link + Ether::LEN + ADVERTISED;
     // As a rule it is as long: a question has the same option.
     if skb.len() != want {
         skb.fit(want)?;
     }
-    let forward = to_peer(skb, run, Ether::IPV6)?;
+    back(skb, run, Ether::IPV6)?;
     write(skb, run)?;
-    Ok(forward)
+    run.goes(Forward::Peer(peer))
 }
 
 /// Whether a peer asks for an endpoint here: then it is the run's sender, and the endpoint the receiver.
@@ -148,7 +145,7 @@ fn is_here(run: &mut Run) -> bool {
 /// Makes the packet one of the run's receiver to its sender, a peer. What is behind its link header is still that of the
 /// question.
 #[inline(never)]
-fn to_peer(skb: &mut Skb, run: &mut Run, ethertype: [u8; 2]) -> Outcome {
+fn back(skb: &mut Skb, run: &mut Run, ethertype: [u8; 2]) -> Result<(), DropReason> {
     let peer = maps::peer(PeerId(run.sender.hop.index)).ok_or(DropReason::PeerUnreachable)?;
     let inner = Inner {
         ether: Ether { dst: run.sender.mac.bytes(), src: run.receiver.mac.bytes(), ethertype },
@@ -157,8 +154,7 @@ fn to_peer(skb: &mut Skb, run: &mut Run, ethertype: [u8; 2]) -> Outcome {
         entropy: run.packet.src.0[3],
         identity: run.receiver.identity,
     };
-    encap::back(skb, &mut run.room, peer, &inner)?;
-    Ok(Forward::Underlay { link: peer.uplink, next_hop: peer.next_hop })
+    encap::back(skb, &mut run.room, peer, &inner)
 }
 
 /// Makes the request in the tunnel its own reply.
@@ -169,7 +165,7 @@ fn reply(skb: &mut Skb, run: &Run) -> Result<(), DropReason> {
     skb.put(run.link + Ether::LEN, ArpHdr { oper: REPLY, sha, spa: arp.tpa, tha: arp.sha, tpa: arp.spa, ..arp })
 }
 
-/// Answers a neighbour solicitation of a container; other discovery is refused or not needed.
+/// Makes a neighbour solicitation its own answer; other discovery is refused or not needed.
 #[cold]
 #[inline(never)]
 pub fn discovery(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Outcome {
@@ -181,7 +177,7 @@ pub fn discovery(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Outcome {
     let kind = packet.policy_port >> 8;
     match kind {
         // Nobody answers: a container's routes are given to it when it is attached.
-        ROUTER_SOLICITATION => return Ok(Forward::Done),
+        ROUTER_SOLICITATION => return Ok(()),
         SOLICITATION | ADVERTISEMENT => {}
         _ => return Err(DropReason::RogueRouter),
     }
@@ -189,7 +185,7 @@ pub fn discovery(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Outcome {
     let target = Ip::from_v6(message.target);
     let own = target == endpoint.v6 || target.is_link_local();
     if kind == ADVERTISEMENT {
-        return if own { Ok(Forward::Done) } else { Err(DropReason::ForgedNeighbor) };
+        return if own { Ok(()) } else { Err(DropReason::ForgedNeighbor) };
     }
     // An address that is being tested for being free (RFC 4862 §5.4) is asked for by `::`.
     let is_probe = packet.src == Ip::NONE;
@@ -197,13 +193,13 @@ pub fn discovery(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Outcome {
         return Err(DropReason::ForgedNeighbor);
     }
     if own || is_probe {
-        return Ok(Forward::Done);
+        return Ok(());
     }
-    let Some(mac) = station(&endpoint, target) else { return Ok(Forward::Done) };
+    let Some(mac) = station(&endpoint, target) else { return Ok(()) };
     run.packet.dst = target;
     run.receiver.mac = mac;
     advertise(skb, run, ether)?;
-    Ok(Forward::Out { link: skb.link() })
+    run.goes(Forward::Out { link: skb.link() })
 }
 
 /// The message, when no router has passed it on: a hop limit of 255 says so (RFC 4861 §7.1.1).

@@ -5,6 +5,7 @@
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, bpf_redir_neigh, xdp_action};
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
 use weft_common::addr::Ip;
+use weft_common::id::PeerId;
 use weft_common::verdict::DropReason;
 
 use crate::packet::Skb;
@@ -14,7 +15,10 @@ use crate::{answer, maps, report};
 /// What is to become of a packet that is not dropped.
 #[derive(Clone, Copy)]
 #[must_use]
+#[repr(u32)]
 pub enum Forward {
+    /// Nowhere: it was answered or copied, or nothing was said of it.
+    Done = 0,
     /// Nothing of ours: the host's stack, or the next program, sees it as it is.
     Pass,
     /// Into the container behind this interface.
@@ -27,30 +31,23 @@ pub enum Forward {
         /// Index of the interface.
         link: u32,
     },
-    /// Out of an uplink to a next hop, whose hardware address the kernel knows or finds out.
-    Underlay {
-        /// Index of the uplink.
-        link: u32,
-        /// On its network.
-        next_hop: Ip,
-    },
+    /// In the tunnel to a peer: out of an uplink to a next hop, whose hardware address the kernel knows or finds out.
+    Peer(PeerId),
     /// To this host's stack, as received on the gateway device.
     Host {
         /// Index of the gateway device.
         link: u32,
     },
-    /// It was answered or copied and is not needed any more.
-    Done,
 }
 
-/// What a hook comes to.
-pub type Outcome = Result<Forward, DropReason>;
+/// What a hook comes to: the run knows where the packet goes.
+pub type Outcome = Result<(), DropReason>;
 
 /// The code for a TC hook.
 #[inline(always)]
 pub fn finish(skb: &mut Skb, run: &mut Run, outcome: Outcome) -> i32 {
     match outcome {
-        Ok(forward) => send(forward),
+        Ok(()) => send(run.forward),
         Err(reason) => {
             run.reason = reason as u32;
             refuse(skb, run)
@@ -65,10 +62,12 @@ pub fn finish(skb: &mut Skb, run: &mut Run, outcome: Outcome) -> i32 {
 fn refuse(skb: &mut Skb, run: &mut Run) -> i32 {
     maps::count_drop(run.reason);
     report::dropped(skb, run);
+    run.forward = Forward::Done;
     if answer::is_due(run) {
-        return answer::to(skb, run).map_or(TC_ACT_SHOT, send);
+        // Without an answer the sender finds out by waiting.
+        _ = answer::to(skb, run);
     }
-    TC_ACT_SHOT
+    send(run.forward)
 }
 
 /// The code for a packet that is left as it is.
@@ -95,7 +94,7 @@ fn send(forward: Forward) -> i32 {
         Forward::Out { link } => unsafe { bpf_redirect(link, 0) as i32 },
         // SAFETY: as above.
         Forward::Host { link } => unsafe { bpf_redirect(link, BPF_F_INGRESS) as i32 },
-        Forward::Underlay { link, next_hop } => to_neighbor(link, next_hop),
+        Forward::Peer(id) => maps::peer(id).map_or(TC_ACT_SHOT, |peer| to_neighbor(peer.uplink, peer.next_hop)),
     }
 }
 

@@ -187,6 +187,14 @@ impl Skb {
         Ok(())
     }
 
+    /// Forgets that the checksum of what starts at `at` was left to a device, which would write it into what stands there
+    /// now. All bytes from the network header to `at` are lost. The kernel forgets it when the place is taken away.
+    #[inline(always)]
+    pub fn settle(&mut self, at: u32) -> Result<(), DropReason> {
+        self.shrink(at + 2, BPF_F_ADJ_ROOM_FIXED_GSO.into())?;
+        self.grow(at + 2, BPF_F_ADJ_ROOM_FIXED_GSO.into())
+    }
+
     /// Says that the packet is for the one who gets it. What is delivered by redirect keeps the type it
     /// was received with, and `ip_rcv` drops what was addressed to another station.
     #[inline(always)]

@@ -238,15 +238,15 @@ pub struct Found {
     pub is_taken: u32,
     /// Whether the sender is one of them.
     pub is_member: u32,
-    /// How many of them are peers.
-    pub peers: u32,
+    /// Whether some of them are on peers. No count: each number would be another state to the verifier.
+    pub has_peers: u32,
 }
 
 /// Asks all members of an app.
 #[inline(always)]
 pub fn seek(app: AppId, sender: Hop, ether: &Ether) -> Found {
     let (src, dst) = (ether.source(), ether.destination());
-    let mut found = Found { app, sender, src, dst, link: 0, is_taken: 0, is_member: 0, peers: 0 };
+    let mut found = Found { app, sender, src, dst, link: 0, is_taken: 0, is_member: 0, has_peers: 0 };
     // SAFETY: the kernel calls `look` with the pointer while this frame lives.
     unsafe { bpf_loop(MEMBERS_MAX, look as *mut c_void, (&raw mut found).cast(), 0) };
     found
@@ -271,7 +271,7 @@ unsafe extern "C" fn look(index: u32, found: *mut c_void) -> i64 {
                 }
             }
         }
-        HopKind::Peer => found.peers += 1,
+        HopKind::Peer => found.has_peers = 1,
         HopKind::Host | HopKind::Nowhere => {}
     }
     0

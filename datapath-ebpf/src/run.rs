@@ -15,6 +15,7 @@ use weft_common::policy::Query;
 use weft_common::route::{Hop, Route};
 use weft_common::tunnel::Tunnel;
 
+use crate::outcome::{Forward, Outcome};
 use crate::packet::Room;
 
 /// See the module.
@@ -47,6 +48,8 @@ pub struct Run {
     pub room: Room,
     /// What an ICMP error quotes.
     pub quote: [u8; Error6::QUOTE],
+    /// Where the packet goes. In memory, because a value of many shapes is to the verifier registers that nobody filled.
+    pub forward: Forward,
     /// Number of the [`weft_common::verdict::DropReason`] when it is dropped.
     pub reason: u32,
     /// Which program runs.
@@ -84,6 +87,14 @@ impl Run {
         self.rule = 0;
         self.mtu = 0;
         self.direction = 0;
+        self.forward = Forward::Done;
+    }
+
+    /// Says where the packet goes.
+    #[inline(always)]
+    pub fn goes(&mut self, forward: Forward) -> Outcome {
+        self.forward = forward;
+        Ok(())
     }
 }
 

@@ -25,19 +25,19 @@ use crate::{encap, maps};
 pub fn from_endpoint(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Outcome {
     let len = skb.len();
     match leads_to(skb, run, ether)? {
-        To::Endpoint { link } => {
+        To::Endpoint => {
             count(len, run);
             skb.set_for_us();
-            Ok(Forward::Into { link })
+            run.goes(Forward::Into { link: run.receiver.hop.index })
         }
         To::Peers => {
             replicate::frame(skb, run, Audience::Peers, len);
-            Ok(Forward::Done)
+            run.goes(Forward::Done)
         }
         To::Everybody => {
             replicate::frame(skb, run, Audience::Endpoints, len);
             replicate::frame(skb, run, Audience::Peers, len);
-            Ok(Forward::Done)
+            run.goes(Forward::Done)
         }
     }
 }
@@ -49,13 +49,13 @@ pub fn from_peer(skb: &mut Skb, run: &mut Run, peer: PeerId, ether: &Ether) -> O
     let to = comes_from(run, peer, ether)?;
     encap::pop(skb, run.link, ether)?;
     match to {
-        To::Endpoint { link } => {
+        To::Endpoint => {
             count(len, run);
-            Ok(Forward::Out { link })
+            run.goes(Forward::Out { link: run.receiver.hop.index })
         }
         To::Everybody | To::Peers => {
             replicate::frame(skb, run, Audience::Endpoints, len);
-            Ok(Forward::Done)
+            run.goes(Forward::Done)
         }
     }
 }
@@ -63,8 +63,8 @@ pub fn from_peer(skb: &mut Skb, run: &mut Run, peer: PeerId, ether: &Ether) -> O
 /// Where a frame goes.
 #[derive(Clone, Copy)]
 enum To {
-    /// Behind this interface.
-    Endpoint { link: u32 },
+    /// To the run's receiver, here.
+    Endpoint,
     /// To whichever peer has the address.
     Peers,
     /// To all of the app.
@@ -89,9 +89,10 @@ fn leads_to(skb: &Skb, run: &mut Run, ether: &Ether) -> Result<To, DropReason> {
     if !is_for_many {
         let found = seek(app, run.sender.hop, ether);
         if found.link != 0 && found.link != link {
-            return Ok(To::Endpoint { link: found.link });
+            run.receiver.hop = Hop::local(found.link);
+            return Ok(To::Endpoint);
         }
-        if found.link == link || found.peers == 0 {
+        if found.link == link || found.has_peers == 0 {
             return Err(DropReason::UnknownStation);
         }
     }
@@ -126,7 +127,8 @@ fn comes_from(run: &mut Run, peer: PeerId, ether: &Ether) -> Result<To, DropReas
     if found.link == 0 {
         return Err(DropReason::UnknownStation);
     }
-    Ok(To::Endpoint { link: found.link })
+    run.receiver.hop = Hop::local(found.link);
+    Ok(To::Endpoint)
 }
 
 /// Whether a peer was given a part of an app, and so may have endpoints of it.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use nix::errno::Errno;
+use weft_tests::netns::Netns;
 use weft_tests::traffic::{
     Outcome,
     ping::ping,
@@ -9,7 +11,7 @@ use weft_tests::traffic::{
     tcp::{TcpEcho, tcp_connect},
     udp::{UdpEcho, udp_echo},
 };
-use weft_tests::underlay::Family;
+use weft_tests::underlay::{Family, Offloads, set_offloads};
 
 use super::{Cluster, SILENCE, SOON};
 
@@ -78,6 +80,38 @@ fn a_rejected_connection_is_refused_at_once() {
         cluster.weft(0, &["reject", "shop", "blog", "tcp/80", "--remove"]);
         wait_for_rule(&cluster, 0);
     }
+}
+
+/// The sender leaves the checksum of its datagram to its device. What answers the datagram is made of it, and may leave by
+/// a device that does compute checksums: they would be written into the answer.
+#[test]
+fn a_rejected_datagram_is_answered_whatever_computes_checksums() {
+    let cluster = Cluster::of(2, Family::V4);
+    let client = cluster.container(0, "a1", "shop/web");
+    let servers = [(0, "b1"), (1, "b2")].map(|(host, name)| cluster.container(host, name, "blog/db"));
+    cluster.weft(0, &["reject", "shop", "blog", "udp"]);
+    wait_for_rule(&cluster, 1);
+    for offloads in [Offloads::On, Offloads::Off] {
+        cluster.underlay.set_offloads(offloads);
+        for host in &cluster.hosts {
+            for interface in interfaces(host.namespace()) {
+                set_offloads(host.namespace(), &interface, offloads);
+            }
+        }
+        for server in &servers {
+            for (address, forbidden) in [(server.v4, Errno::EHOSTUNREACH), (server.v6, Errno::EACCES)] {
+                let outcome = udp_echo(&client.netns, (address, 999).into(), SOON);
+                assert_eq!(outcome, Outcome::Unreachable(forbidden), "{address}, offloads {offloads:?}");
+            }
+        }
+    }
+}
+
+/// The host's sides of its containers' interfaces.
+fn interfaces(host: &Netns) -> Vec<String> {
+    let listed = host.ip("-br link show type veth");
+    let names = listed.lines().filter_map(|line| line.split(['@', ' ']).next());
+    names.filter(|name| name.starts_with("weft")).map(str::to_owned).collect()
 }
 
 /// Waits until both hosts enforce a number of rules.
