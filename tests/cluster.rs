@@ -9,7 +9,9 @@ mod restart;
 mod segment;
 mod service;
 mod station;
+mod zombie;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -25,6 +27,8 @@ use weft_tests::underlay::{Family, Underlay};
 const READY: Duration = Duration::from_mins(1);
 /// What is allowed answers well within this, also on a busy machine.
 const SOON: Duration = Duration::from_secs(5);
+/// What others damage is put right within two ticks of the daemon, also on a busy machine.
+const REPAIRED: Duration = Duration::from_secs(15);
 /// What is denied does not answer within this.
 const SILENCE: Duration = Duration::from_millis(700);
 
@@ -52,13 +56,8 @@ impl Cluster {
 
     /// With hosts after them that are in the file and run no daemon.
     fn beside(hosts: usize, others: usize, family: Family) -> Self {
-        let underlay = Underlay::bridged(hosts + others);
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("cluster.toml");
-        fs::write(&file, description(&underlay, family)).unwrap();
-        let hosts = underlay.hosts().iter().take(hosts).enumerate();
-        let hosts = hosts.map(|(at, netns)| Host::new(&format!("h{}", at + 1), netns)).collect();
-        let mut cluster = Self { hosts, file, _directory: directory, underlay };
+        let mut cluster = Self::without_daemons(hosts + others, family);
+        cluster.hosts.truncate(hosts);
         for at in 0..cluster.hosts.len() {
             cluster.start(at);
         }
@@ -68,6 +67,16 @@ impl Cluster {
         cluster
     }
 
+    fn without_daemons(hosts: usize, family: Family) -> Self {
+        let underlay = Underlay::bridged(hosts);
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("cluster.toml");
+        fs::write(&file, description(&underlay, family)).unwrap();
+        let hosts = underlay.hosts().iter().enumerate();
+        let hosts = hosts.map(|(at, netns)| Host::new(&format!("h{}", at + 1), netns)).collect();
+        Self { hosts, file, _directory: directory, underlay }
+    }
+
     fn start(&mut self, host: usize) {
         let file = self.file.to_str().unwrap().to_owned();
         self.hosts[host].start_daemon(&["--cluster", &file]);
@@ -75,7 +84,11 @@ impl Cluster {
 
     /// Attaches a new container on host `at` and gives it when it can be used.
     fn container(&self, at: usize, name: &str, member: &str) -> Container {
-        let netns = self.hosts[at].container(name);
+        self.attach(at, self.hosts[at].container(name), (name, member))
+    }
+
+    /// Attaches a namespace on host `at`, under a name and as a member.
+    fn attach(&self, at: usize, netns: Netns, (name, member): (&str, &str)) -> Container {
         let (app, role) = member.split_once('/').map_or((member, None), |(app, role)| (app, Some(role)));
         let path = netns.path();
         let mut arguments = vec!["attach", path.to_str().unwrap(), "--app", app, "--name", name];
@@ -91,6 +104,13 @@ impl Cluster {
     /// Runs the CLI on host `at`.
     fn weft(&self, at: usize, arguments: &[&str]) -> Value {
         self.hosts[at].weft(&[arguments, &["--json"]].concat())
+    }
+
+    /// How many things host `at` had to repair, by kind.
+    fn repaired(&self, at: usize) -> BTreeMap<String, u64> {
+        let status = self.weft(at, &["status"]);
+        let kinds = status["repaired"].as_array().unwrap().iter();
+        kinds.map(|kind| (kind["what"].as_str().unwrap().to_owned(), kind["times"].as_u64().unwrap())).collect()
     }
 
     /// Packets that host `at` has dropped for `reason`.

@@ -26,7 +26,7 @@ use crate::model::name::HostName;
 use crate::observe::Observer;
 use crate::order::Order;
 use crate::plan::NodePlan;
-use crate::reconcile::{Reconciler, TICK};
+use crate::reconcile::{Gone, Reconciler, TICK};
 use crate::service::{Parts, Service};
 use crate::slowpath::{self, Command};
 use crate::status::Board;
@@ -161,9 +161,9 @@ impl Loop {
         let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
         let outcome = self.reconciler.pass(&snapshot.cluster, snapshot.revision.0).await;
         self.plans.send_replace(outcome.plan);
-        for (endpoint, why) in outcome.gone {
+        for Gone { endpoint, netns, why } in outcome.gone {
             tracing::info!("endpoint {endpoint} is gone: {why}");
-            if let Err(error) = self.store.change(Change::RemoveEndpoint(endpoint.clone())).await {
+            if let Err(error) = self.store.change(Change::EndpointGone(endpoint.clone(), netns)).await {
                 tracing::warn!("remove endpoint {endpoint}: {error}");
             }
         }

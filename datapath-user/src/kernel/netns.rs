@@ -3,7 +3,7 @@
 //! Invariant: a thread that entered a namespace never returns to the caller, so no other code runs where it did not
 //! ask to.
 
-#![expect(unsafe_code, reason = "one ioctl that nix has no name for")]
+#![expect(unsafe_code, reason = "an ioctl and a socket option that nix has no names for")]
 
 use std::{
     fmt,
@@ -15,14 +15,21 @@ use std::{
     },
     panic::resume_unwind,
     path::{Path, PathBuf},
-    thread,
+    ptr, thread,
 };
 
 use anyhow::{Context as _, Result, bail};
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    errno::Errno,
+    sched::{CloneFlags, setns},
+    sys::socket::{AddressFamily, SockFlag, SockType, socket},
+};
 
 /// `ioctl_ns(2)`: `_IO(0xb7, 3)`, which kind of namespace a descriptor stands for.
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+
+/// `asm-generic/socket.h`, since Linux 5.14.
+const SO_NETNS_COOKIE: libc::c_int = 71;
 
 /// Where `ip netns` keeps names, then where containers find the same directory.
 const NAMED: [&str; 2] = ["/run/netns", "/var/run/netns"];
@@ -45,7 +52,7 @@ pub struct Netns {
     shown: String,
 }
 
-/// Which namespace it is, for as long as it lives.
+/// Which namespace it is, for as long as it lives. Its numbers go to another afterwards: see [`Netns::cookie`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NetnsId {
     device: u64,
@@ -91,6 +98,11 @@ impl Netns {
         Ok(NetnsId { device: metadata.dev(), inode: metadata.ino() })
     }
 
+    /// Which one it is among all that there were since the kernel started. Asked inside, by a thread that enters it.
+    pub fn cookie(&self) -> Result<u64> {
+        run_in(self, || cookie().with_context(|| format!("ask for the cookie of {self}")))
+    }
+
     fn open_file(path: &Path, target: &Target) -> Result<Self> {
         // Somebody else's path may lead to a pipe: opening it shall not wait.
         let file = File::options()
@@ -127,6 +139,25 @@ impl fmt::Display for Target {
             Self::Name(name) => write!(f, "network namespace {name}"),
         }
     }
+}
+
+/// Of the namespace of the calling thread.
+fn cookie() -> Result<u64> {
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let mut cookie = 0_u64;
+    let mut size = libc::socklen_t::try_from(size_of::<u64>())?;
+    // SAFETY: the kernel writes at most `size` bytes to `cookie`, which has as many, and then `size`; both live on.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            ptr::from_mut(&mut cookie).cast(),
+            ptr::from_mut(&mut size),
+        )
+    };
+    Errno::result(result)?;
+    Ok(cookie)
 }
 
 /// Runs `body` on a thread of its own inside the namespace, and waits for it. Its panics come through.
@@ -168,6 +199,15 @@ pub(super) mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(body())
         })
+    }
+
+    #[test]
+    fn a_namespace_keeps_its_cookie_and_no_other_gets_it() {
+        let first = fresh();
+        let cookie = first.cookie().unwrap();
+        assert_eq!(first.cookie().unwrap(), cookie);
+        drop(first);
+        assert!((0..10).all(|_| fresh().cookie().unwrap() != cookie));
     }
 
     #[test]

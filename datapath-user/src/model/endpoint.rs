@@ -63,8 +63,11 @@ pub struct Netns {
     pub path: NetnsPath,
     /// Device number of that file.
     pub device: u64,
-    /// Inode number of that file: the namespace's own number.
+    /// Inode number of that file: the namespace's own number, which another gets when it is gone.
     pub inode: u64,
+    /// The kernel's cookie for it, which no other gets until the next boot. None: it was written down before cookies
+    /// were.
+    pub cookie: Option<u64>,
 }
 
 /// An absolute path without control characters.
@@ -89,6 +92,14 @@ impl Endpoint {
         let mac = |last: u8| Mac::new([0x02, bits[0], bits[1], bits[2], bits[3], last]);
         let own = mac(bits[4]);
         if own == Mac::GATEWAY { mac(!bits[4]) } else { own }
+    }
+}
+
+impl Netns {
+    /// Whether it is the same namespace, by whatever path.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let cookies = self.cookie.zip(other.cookie);
+        (self.device, self.inode) == (other.device, other.inode) && cookies.is_none_or(|(one, other)| one == other)
     }
 }
 

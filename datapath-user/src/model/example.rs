@@ -65,7 +65,12 @@ pub(crate) fn endpoint(key: &str, host: &str, addresses: Addresses) -> Endpoint 
         role: None,
         addresses,
         mac: Endpoint::mac_of(&key.app, &key.name),
-        netns: Netns { path: format!("/run/netns/{}", key.name).parse().unwrap(), device: 4, inode },
+        netns: Netns {
+            path: format!("/run/netns/{}", key.name).parse().unwrap(),
+            device: 4,
+            inode,
+            cookie: Some(inode),
+        },
         ifname: "eth0".parse().unwrap(),
         link: LinkName::of(&key.app, &key.name),
         default_route: DefaultRoute::IfNone,

@@ -20,7 +20,7 @@ use crate::kernel::{
 };
 use crate::model::{
     cluster::Cluster,
-    endpoint::{DefaultRoute, EndpointKey},
+    endpoint::DefaultRoute,
     name::{HostName, LinkName},
     prefix::Prefix,
 };
@@ -29,8 +29,11 @@ use crate::plan::{
     links::{Gateway, Veth},
 };
 
-/// What is written on a link of ours, before the endpoint's name.
+/// What is written on a link of ours, before the endpoint's name and the number of its namespace.
 const ALIAS: &str = "weft ";
+
+/// What is written behind it until the inner side is ready.
+const UNFINISHED: &str = ", unfinished";
 
 /// Metric of a default route that gives way to any other.
 const LAST_RESORT: u32 = 4096;
@@ -41,17 +44,19 @@ const TEMPORARY: &str = "weft-new";
 /// The devices of a host.
 pub(super) struct Devices {
     links: Links,
-    /// Links whose inner side has been made ready by this daemon or an earlier one.
+    /// Links that were there, and on, in the last pass.
     ready: BTreeSet<LinkName>,
 }
 
-/// What the namespace of an endpoint has come to.
+/// What making the link of an endpoint came to.
 #[derive(Debug)]
 pub(super) enum Made {
-    /// The link is there now and was before.
+    /// It is there now and was before.
     Was,
     /// It was made.
     New,
+    /// It was there and somebody took it away; it was made again.
+    Again,
     /// The namespace is gone, or its name means another: nobody is left to be an endpoint.
     Gone(String),
 }
@@ -181,18 +186,29 @@ impl Devices {
     pub(super) async fn make_veth(&mut self, name: &LinkName, want: &Veth) -> Result<Made> {
         let netns = match open(want) {
             Ok(netns) => netns,
-            Err(why) => return Ok(Made::Gone(format!("{why:#}"))),
+            Err(why) => return Ok(self.gone(name, format!("{why:#}"))),
         };
-        if let Some(link) = self.links.find(name.as_str()).await? {
-            if is_ours(&link) {
-                return Ok(Made::Was);
-            }
-            bail!("create veth {name}: a device of somebody else has this name; rename it");
+        let found = self.links.find(name.as_str()).await?;
+        let written = found.as_ref().and_then(|link| link.alias.as_deref());
+        let alias = alias(want);
+        if written.is_some_and(|written| written.strip_suffix(UNFINISHED).unwrap_or(written) == alias) {
+            return Ok(Made::Was);
         }
-        self.ready.remove(name);
+        // The number in the path may be that of a namespace that came after ours.
+        if want.netns.cookie.is_some() && want.netns.cookie != Some(netns.cookie()?) {
+            return Ok(self.gone(name, format!("{netns} is another one now")));
+        }
+        if let Some(link) = found {
+            if !is_ours(&link) && !is_nameless(&link) {
+                bail!("create veth {name}: a device of somebody else has this name; rename it");
+            }
+            // Its inner side is not in this namespace: the endpoint was attached anew, and somebody holds the old one.
+            self.links.delete(link.index).await?;
+            self.ready.remove(name);
+        }
         let veth = link::Veth {
             name: name.as_str(),
-            alias: Some(&alias(&want.endpoint)),
+            alias: Some(&format!("{alias}{UNFINISHED}")),
             mac: None,
             mtu: want.mtu,
             peer: TEMPORARY,
@@ -200,7 +216,12 @@ impl Devices {
             peer_netns: Some(&netns),
         };
         self.links.create_veth(&veth).await?;
-        Ok(Made::New)
+        Ok(if self.ready.remove(name) { Made::Again } else { Made::New })
+    }
+
+    fn gone(&mut self, name: &LinkName, why: String) -> Made {
+        self.ready.remove(name);
+        Made::Gone(why)
     }
 
     /// Switches an endpoint's link on, and makes its inner side ready: after the program is there.
@@ -216,13 +237,14 @@ impl Devices {
         if !settings.is_empty() {
             self.links.set(link.index, &settings).await?;
         }
-        // A link that was on already was made ready before it was switched on the first time.
-        if !link.is_up && !self.ready.contains(name) {
+        // Written down last: a daemon that dies before it is followed by one that does all of it again.
+        if link.alias.is_some_and(|written| written.ends_with(UNFINISHED)) {
             let netns = open(want)?;
             let inside = inside(want);
             tokio::task::spawn_blocking(move || configure(&netns, &inside))
                 .await
                 .context("configure a container")??;
+            self.links.set(link.index, &[Setting::Alias(alias(want))]).await?;
         }
         self.ready.insert(name.clone());
         Ok(())
@@ -263,8 +285,15 @@ fn is_ours(link: &Link) -> bool {
     link.alias.as_ref().is_some_and(|alias| alias.starts_with(ALIAS))
 }
 
-fn alias(endpoint: &EndpointKey) -> String {
-    format!("{ALIAS}{endpoint}")
+/// Made by a daemon that died before it could write on it.
+fn is_nameless(link: &Link) -> bool {
+    link.kind == LinkKind::Veth && link.alias.is_none() && !link.is_up
+}
+
+/// Whose link it is, and in which namespace its inner side was made.
+fn alias(Veth { endpoint, netns, .. }: &Veth) -> String {
+    let cookie = netns.cookie.map(|cookie| format!(".{cookie}"));
+    format!("{ALIAS}{endpoint} in {}{}", netns.inode, cookie.unwrap_or_default())
 }
 
 /// The namespace of an endpoint, if it is still the one it was.

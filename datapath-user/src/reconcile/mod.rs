@@ -32,7 +32,11 @@ use crate::kernel::{
     sysctl,
     tables::{Keyed as _, Map},
 };
-use crate::model::{cluster::Cluster, endpoint::EndpointKey, name::HostName};
+use crate::model::{
+    cluster::Cluster,
+    endpoint::{EndpointKey, Netns},
+    name::HostName,
+};
 use crate::plan::{NodePlan, ids::Ids, links::Links, plan};
 use crate::status::{Board, EndpointState, Status};
 
@@ -69,10 +73,21 @@ pub struct Reconciler {
 /// What a pass tells whoever keeps the cluster's state.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Endpoints whose namespace is gone: they are to be removed.
-    pub gone: Vec<(EndpointKey, String)>,
+    /// They are to be removed.
+    pub gone: Vec<Gone>,
     /// The plan that is in force.
     pub plan: Arc<NodePlan>,
+}
+
+/// An endpoint whose namespace is gone.
+#[derive(Debug)]
+pub struct Gone {
+    /// Which endpoint.
+    pub endpoint: EndpointKey,
+    /// The namespace it was put into. It may have been put into another since.
+    pub netns: Netns,
+    /// How it shows.
+    pub why: String,
 }
 
 /// How often the small tables, devices and programs are looked at.
@@ -201,7 +216,14 @@ impl Reconciler {
             match self.devices.make_veth(name, veth).await {
                 Ok(Made::Was) => {}
                 Ok(Made::New) => made = true,
-                Ok(Made::Gone(why)) => outcome.gone.push((veth.endpoint.clone(), why)),
+                Ok(Made::Again) => {
+                    made = true;
+                    self.repaired("devices", 1);
+                }
+                Ok(Made::Gone(why)) => {
+                    let (endpoint, netns) = (veth.endpoint.clone(), veth.netns.clone());
+                    outcome.gone.push(Gone { endpoint, netns, why });
+                }
                 Err(error) => pass.fail_endpoint(&veth.endpoint, &error),
             }
         }

@@ -49,8 +49,9 @@ impl Service {
         let key = EndpointKey::new(request.app.clone(), name);
         let cluster = self.snapshot().cluster.clone();
         let before = cluster.endpoints.get(&key);
-        let was_there = before.is_some_and(|before| before.netns == place);
-        if let Some(before) = before.filter(|before| before.netns != place && is_alive(&before.netns)) {
+        let is_there = |before: &Endpoint| before.netns.path == place.path && before.netns.is_same(&place);
+        let was_there = before.is_some_and(|before| is_there(before));
+        if let Some(before) = before.filter(|before| !is_there(before) && is_alive(&before.netns)) {
             let path = before.netns.path.as_str();
             return Err(Refusal::conflict(format!(
                 "endpoint {key} is in {path}: detach it first, or give another --name"
@@ -132,9 +133,7 @@ impl Service {
                 here()
                     .filter(in_app)
                     .filter(|endpoint| {
-                        let same = |place: &endpoint::Netns| {
-                            (place.device, place.inode) == (endpoint.netns.device, endpoint.netns.inode)
-                        };
+                        let same = |place: &endpoint::Netns| place.is_same(&endpoint.netns);
                         place.as_ref().map_or(endpoint.netns.path.as_str() == path, same)
                             || name.as_ref() == Some(&endpoint.key.name)
                     })
@@ -197,13 +196,13 @@ fn path(target: &Target) -> String {
 
 fn place(netns: &Netns, target: &Target) -> Result<endpoint::Netns, Refusal> {
     let id = netns.id()?;
-    Ok(endpoint::Netns { path: path(target).parse()?, device: id.device(), inode: id.inode() })
+    let cookie = Some(netns.cookie()?);
+    Ok(endpoint::Netns { path: path(target).parse()?, device: id.device(), inode: id.inode(), cookie })
 }
 
 fn is_alive(place: &endpoint::Netns) -> bool {
-    let netns = Netns::open(&netns::Target::Path(PathBuf::from(place.path.as_str())));
-    let id = netns.and_then(|netns| netns.id());
-    id.is_ok_and(|id| (id.device(), id.inode()) == (place.device, place.inode))
+    let target = Target::Path(place.path.clone());
+    open(&target).and_then(|netns| self::place(&netns, &target)).is_ok_and(|now| now.is_same(place))
 }
 
 /// The namespace's own name where it has one that will do, else its number.

@@ -7,7 +7,7 @@ use crate::model::{
     app::App,
     check::{self, Fault},
     cluster::{Cluster, Reservation, Revision},
-    endpoint::{Addresses, Endpoint, EndpointKey},
+    endpoint::{Addresses, Endpoint, EndpointKey, Netns},
     name::{AppName, HostName, RuleName},
     prefix::Prefix,
     rule::Rule,
@@ -30,6 +30,8 @@ pub enum Change {
     PutEndpoint(Endpoint),
     /// Takes an endpoint of this host away; its addresses stay kept for its name. One that is not there is gone already.
     RemoveEndpoint(EndpointKey),
+    /// As `RemoveEndpoint`, unless the endpoint has come to be in another namespace than this.
+    EndpointGone(EndpointKey, Netns),
     /// Keeps addresses of this host for a name.
     Reserve(EndpointKey, Addresses),
     /// Keeps nothing for a name any longer.
@@ -66,6 +68,12 @@ pub(super) fn apply(cluster: &Cluster, change: &Change, me: &HostName, now: Revi
         }
         Change::RemoveEndpoint(key) => {
             remove_endpoint(&mut next, key, me, now.next())?;
+            return Ok(next);
+        }
+        Change::EndpointGone(key, netns) => {
+            if cluster.endpoints.get(key).is_some_and(|endpoint| endpoint.netns == *netns) {
+                remove_endpoint(&mut next, key, me, now.next())?;
+            }
             return Ok(next);
         }
         Change::Reserve(key, addresses) => {

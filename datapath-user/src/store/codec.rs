@@ -30,6 +30,8 @@ struct EndpointV1 {
     netns: String,
     netns_device: u64,
     netns_inode: u64,
+    #[serde(default)]
+    netns_cookie: Option<u64>,
     ifname: String,
     link: String,
     default_route: DefaultRouteV1,
@@ -62,6 +64,7 @@ pub(super) fn encode_endpoint(endpoint: &Endpoint) -> Result<Vec<u8>> {
         netns: netns.path.as_str().to_owned(),
         netns_device: netns.device,
         netns_inode: netns.inode,
+        netns_cookie: netns.cookie,
         ifname: ifname.to_string(),
         link: link.to_string(),
         default_route: match default_route {
@@ -84,7 +87,12 @@ pub(super) fn decode_endpoint(key: &str, bytes: &[u8]) -> Result<Endpoint> {
             role: record.role.map(|role| role.parse()).transpose()?,
             addresses: Addresses { v4: record.v4, v6: record.v6 },
             mac: endpoint::mac(&record.mac)?,
-            netns: Netns { path: record.netns.parse()?, device: record.netns_device, inode: record.netns_inode },
+            netns: Netns {
+                path: record.netns.parse()?,
+                device: record.netns_device,
+                inode: record.netns_inode,
+                cookie: record.netns_cookie,
+            },
             ifname: record.ifname.parse()?,
             link: record.link.parse()?,
             default_route: match record.default_route {
@@ -126,6 +134,7 @@ mod tests {
         other.addresses.v4 = None;
         other.default_route = DefaultRoute::Replace;
         other.netns.inode = u64::MAX;
+        other.netns.cookie = None;
         endpoints.push(other);
         for endpoint in endpoints {
             let bytes = encode_endpoint(&endpoint).unwrap();

@@ -205,7 +205,12 @@ conformance! {
         assert_eq!(*lab.cluster().endpoints[&web.key], web);
         let same = lab.change(Change::PutEndpoint(endpoint("shop/web-2", "10.1.1.2"))).await.unwrap_err();
         assert_eq!(same.to_string(), "endpoint shop/web-2: address 10.1.1.2 is shop/web-1's already");
-        let gone = lab.change(Change::RemoveEndpoint(web.key.clone())).await.unwrap();
+        let before = web.netns.clone();
+        web.netns.cookie = Some(7);
+        let moved = lab.change(Change::PutEndpoint(web.clone())).await.unwrap();
+        assert_eq!(lab.change(Change::EndpointGone(web.key.clone(), before)).await.unwrap(), moved, "it is elsewhere");
+        let gone = lab.change(Change::EndpointGone(web.key.clone(), web.netns.clone())).await.unwrap();
+        assert!(gone > moved);
         assert_eq!(lab.change(Change::RemoveEndpoint(web.key.clone())).await.unwrap(), gone, "what is gone is gone");
         let cluster = lab.cluster();
         assert_eq!((cluster.endpoints.len(), cluster.reservations[&web.key].addresses), (0, web.addresses));

@@ -77,7 +77,7 @@ enum Thing<'a> {
     Address(IpAddr),
     Mac(Mac),
     Link(&'a HostName, &'a LinkName),
-    Inside(&'a HostName, u64, u64, &'a LinkName),
+    Inside(&'a HostName, u64, Option<u64>, &'a LinkName),
 }
 
 /// Who has what.
@@ -106,7 +106,7 @@ impl<'a> Index<'a> {
 impl<'a> Thing<'a> {
     fn of(endpoint: &'a Endpoint) -> impl Iterator<Item = Self> {
         let Endpoint { host, mac, netns, ifname, link, .. } = endpoint;
-        let others = [Self::Mac(*mac), Self::Link(host, link), Self::Inside(host, netns.device, netns.inode, ifname)];
+        let others = [Self::Mac(*mac), Self::Link(host, link), Self::Inside(host, netns.inode, netns.cookie, ifname)];
         endpoint.addresses.iter().map(Self::Address).chain(others)
     }
 }

@@ -26,7 +26,11 @@ pub(super) fn edit(text: &str, cluster: &Cluster, change: &Change) -> Result<Str
             }
         }
         Change::RemoveApp(app) => remove_app(&mut document, cluster, app)?,
-        Change::PutEndpoint(_) | Change::RemoveEndpoint(_) | Change::Reserve(..) | Change::Release(_) => {
+        Change::PutEndpoint(_)
+        | Change::RemoveEndpoint(_)
+        | Change::EndpointGone(..)
+        | Change::Reserve(..)
+        | Change::Release(_) => {
             bail!("the file does not describe endpoints");
         }
     }
