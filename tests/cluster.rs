@@ -1,9 +1,12 @@
 //! Clusters of namespaced hosts with a real daemon each.
 
 mod cli;
+mod drift;
+mod foreign;
 mod hostile;
 mod interop;
 mod many;
+mod outside;
 mod reach;
 mod restart;
 mod segment;

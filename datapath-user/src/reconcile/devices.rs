@@ -99,12 +99,18 @@ impl Devices {
         Ok(None)
     }
 
+    /// Names of the interfaces that lead to anywhere.
+    pub(super) async fn ways_out(&self) -> Result<Vec<String>> {
+        let uplinks = self.links.uplinks().await?.into_iter().filter(|uplink| uplink.is_default);
+        Ok(uplinks.map(|uplink| uplink.link.name).collect())
+    }
+
     /// All interfaces.
     pub(super) async fn list(&self) -> Result<Vec<Link>> {
         self.links.list().await
     }
 
-    /// Makes the gateway device if it is not there as it should be. Says whether it was made. It stays off until
+    /// Makes the gateway device if it is not there, or of another kind. Says whether it was made. It stays off until
     /// [`Self::open_gateway`].
     pub(super) async fn make_gateway(&self, want: &Gateway, port: u16) -> Result<bool> {
         let name = want.name.to_string();
@@ -114,19 +120,7 @@ impl Devices {
             return Ok(true);
         };
         match &have.kind {
-            LinkKind::Vxlan(vxlan) if vxlan.port == port && vxlan.is_external => {
-                let mut settings = Vec::new();
-                if have.mac != Some(want.mac) {
-                    settings.push(Setting::Mac(want.mac));
-                }
-                if have.mtu != want.mtu {
-                    settings.push(Setting::Mtu(want.mtu));
-                }
-                if !settings.is_empty() {
-                    self.links.set(have.index, &settings).await?;
-                }
-                Ok(false)
-            }
+            LinkKind::Vxlan(vxlan) if vxlan.port == port && vxlan.is_external => Ok(false),
             LinkKind::Vxlan(_) => {
                 self.links.delete(have.index).await?;
                 self.links.create_gateway(&make).await?;
@@ -138,8 +132,8 @@ impl Devices {
         }
     }
 
-    /// Switches the gateway device on, with its addresses and routes and no others. Says how many were missing or
-    /// too many.
+    /// Switches the gateway device on, with its settings, addresses and routes and no others. Says how many things
+    /// were otherwise.
     pub(super) async fn open_gateway(&self, want: &Gateway) -> Result<usize> {
         let name = want.name.as_str();
         let have = self.links.find(name).await?.with_context(|| format!("find gateway {name}: it is gone"))?;
@@ -155,9 +149,15 @@ impl Devices {
             self.links.delete_address(Address { link: have.index, net }).await?;
             changes += 1;
         }
-        if !have.is_up {
-            self.links.set(have.index, &[Setting::Up]).await?;
-            changes += 1;
+        let settings = [
+            (have.mac != Some(want.mac)).then_some(Setting::Mac(want.mac)),
+            (have.mtu != want.mtu).then_some(Setting::Mtu(want.mtu)),
+            (!have.is_up).then_some(Setting::Up),
+        ];
+        let settings: Vec<_> = settings.into_iter().flatten().collect();
+        if !settings.is_empty() {
+            self.links.set(have.index, &settings).await?;
+            changes += settings.len();
         }
         let mut routes = Vec::new();
         for (prefix, source) in &want.routes {
@@ -224,8 +224,9 @@ impl Devices {
         Made::Gone(why)
     }
 
-    /// Switches an endpoint's link on, and makes its inner side ready: after the program is there.
-    pub(super) async fn open_veth(&mut self, name: &LinkName, want: &Veth) -> Result<()> {
+    /// Switches an endpoint's link on, and makes its inner side ready: after the program is there. Says how many things
+    /// were otherwise.
+    pub(super) async fn open_veth(&mut self, name: &LinkName, want: &Veth) -> Result<usize> {
         let link = self.links.find(name.as_str()).await?.with_context(|| format!("find link {name}: it is gone"))?;
         let mut settings = Vec::new();
         if link.mtu != want.mtu {
@@ -247,7 +248,7 @@ impl Devices {
             self.links.set(link.index, &[Setting::Alias(alias(want))]).await?;
         }
         self.ready.insert(name.clone());
-        Ok(())
+        Ok(settings.len())
     }
 
     /// Removes links of ours that no endpoint has. Says how many.

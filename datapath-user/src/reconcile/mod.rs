@@ -43,7 +43,7 @@ use crate::status::{Board, EndpointState, Status};
 use devices::{Devices, Made, net};
 use flows::Fate;
 use switches::Switches;
-use tables::Tables;
+use tables::{Look, Tables};
 
 /// Reconciles one host.
 pub struct Reconciler {
@@ -58,6 +58,8 @@ pub struct Reconciler {
     switches: Switches,
     /// Names of the interfaces that lead to peers.
     uplinks: BTreeSet<String>,
+    /// Where the last pass left a program.
+    attached: BTreeSet<(String, Place)>,
     /// The plan of the last pass: what the kernel has, but for drift.
     running: Arc<NodePlan>,
     /// Whether a pass has ended: from then on what differs without a change of plan is drift.
@@ -119,6 +121,7 @@ impl Reconciler {
             injector: Injector::new()?,
             switches: Switches::open(state),
             uplinks: BTreeSet::new(),
+            attached: BTreeSet::new(),
             running: Arc::new(NodePlan { ids, ..NodePlan::default() }),
             settled: false,
             whole_at: Instant::now(),
@@ -169,8 +172,15 @@ impl Reconciler {
         let same_policy = Arc::ptr_eq(&next.policy, &self.running.policy);
         let whole = !self.settled || !same_policy || Instant::now() >= self.whole_at;
         let is_drift = self.settled && next == *self.running;
+        // Somebody waits for what has changed; the pass after it, if none else, looks at the rest.
+        let concerns_host = !self.settled || is_drift || !has_same_host(&next, &self.running);
         let looked = Instant::now();
-        let applied = self.tables.apply(&next, whole);
+        let look = match (whole, is_drift) {
+            (true, _) => Look::All,
+            (false, true) => Look::SmallFirst,
+            (false, false) => Look::Small,
+        };
+        let applied = self.tables.apply(&next, look);
         if whole {
             self.whole_at = Instant::now() + TICK.max(looked.elapsed() * WHOLE_SHARE).min(Duration::from_mins(10));
         }
@@ -186,9 +196,12 @@ impl Reconciler {
             self.settled = true;
         }
 
-        self.attach(pass).await?;
-        self.open_devices(pass, is_drift).await;
-        self.masquerade(pass, is_drift);
+        self.attach(pass, is_drift).await?;
+        if concerns_host {
+            self.open_gateway(pass, is_drift).await;
+            self.masquerade(pass, is_drift);
+        }
+        self.open_veths(pass, is_drift).await;
         if applied.changed || Instant::now() >= self.sweep_at {
             let looked = Instant::now();
             self.sweep(pass);
@@ -231,7 +244,7 @@ impl Reconciler {
     }
 
     /// Attaches what is missing and detaches what should not be there.
-    async fn attach(&mut self, pass: &mut Pass) -> Result<()> {
+    async fn attach(&mut self, pass: &mut Pass, is_drift: bool) -> Result<()> {
         let links = self.devices.list().await?;
         let present: BTreeSet<&str> = links.iter().map(|link| link.name.as_str()).collect();
         let uplinks: BTreeSet<u32> = self.running.peers.values().map(|peer| peer.uplink).collect();
@@ -257,17 +270,22 @@ impl Reconciler {
         }
         let have: BTreeMap<(String, Place), Attached> =
             self.attacher.list()?.into_iter().map(|held| ((held.interface.clone(), held.place), held)).collect();
-        for ((interface, place), program) in &want {
+        let mut attached = BTreeSet::new();
+        for (at, program) in &want {
             let Some(code) = self.loaded.code(*program) else { continue };
-            let held = have.get(&(interface.clone(), *place));
-            if held.is_some_and(|held| held.index.is_some() && held.program.id == code.id()) {
+            let (interface, place) = at;
+            if have.get(at).is_some_and(|held| held.index.is_some() && held.program.id == code.id()) {
+                attached.insert(at.clone());
                 continue;
             }
             match self.attacher.attach(code, interface, *place) {
-                Ok(Change::Added) if self.settled && !endpoints.contains_key(interface) => {
-                    tracing::info!("attached {program} to {interface} at {place}");
+                Ok(change) => {
+                    if change != Change::Kept && is_drift && self.attached.contains(at) {
+                        tracing::warn!("put {program} back to {interface} at {place}, where somebody took it away");
+                        self.repaired("programs", 1);
+                    }
+                    attached.insert(at.clone());
                 }
-                Ok(Change::Added | Change::Kept | Change::Replaced) => {}
                 Err(error) => match endpoints.get(interface) {
                     Some(endpoint) => pass.fail_endpoint(endpoint, &error),
                     // Without the guard the program behind it does the same, later.
@@ -279,34 +297,45 @@ impl Reconciler {
         for (interface, place) in have.keys().filter(|at| !want.contains_key(*at)) {
             pass.tried(self.attacher.detach(interface, *place));
         }
+        self.attached = attached;
         Ok(())
     }
 
-    /// Switches on what has its program now.
-    async fn open_devices(&mut self, pass: &mut Pass, is_drift: bool) {
+    /// Switches on the gateway device, which has its programs now, and lets the host forward.
+    async fn open_gateway(&mut self, pass: &mut Pass, is_drift: bool) {
         let plan = Arc::clone(&self.running);
-        if let Some(gateway) = &plan.links.gateway {
-            match self.devices.open_gateway(gateway).await {
-                Ok(changes) if changes > 0 && is_drift => self.repaired("gateway addresses and routes", changes),
-                Ok(_) => {}
-                Err(error) => pass.fail(&error),
-            }
-            pass.tried(self.switches.set(sysctl::loosen_source_check(link::GATEWAY)));
-            pass.tried(self.switches.set(sysctl::forward_ipv4(link::GATEWAY)));
-            if gateway.addresses.iter().any(std::net::IpAddr::is_ipv6) {
-                pass.tried(self.switches.set(sysctl::forward_ipv6()));
-            }
-            // What comes back from outside comes in by an uplink.
-            for uplink in self.uplinks.clone() {
-                pass.tried(self.switches.set(sysctl::forward_ipv4(&uplink)));
-            }
+        let Some(gateway) = &plan.links.gateway else { return };
+        match self.devices.open_gateway(gateway).await {
+            Ok(changes) if changes > 0 && is_drift => self.repaired("gateway addresses and routes", changes),
+            Ok(_) => {}
+            Err(error) => pass.fail(&error),
         }
+        let mut switches = vec![sysctl::loosen_source_check(link::GATEWAY), sysctl::forward_ipv4(link::GATEWAY)];
+        if gateway.addresses.iter().any(std::net::IpAddr::is_ipv6) {
+            switches.push(sysctl::forward_ipv6());
+        }
+        // What comes back from outside comes in where the host's own way there leads, or by an uplink.
+        let mut ways = self.uplinks.clone();
+        ways.extend(pass.tried(self.devices.ways_out().await).unwrap_or_default());
+        switches.extend(ways.iter().map(|way| sysctl::forward_ipv4(way)));
+        let changes = switches.into_iter().filter_map(|changed| pass.tried(self.switches.set(changed))).sum();
+        if changes > 0 && is_drift {
+            self.repaired("kernel switches", changes);
+        }
+    }
+
+    /// Switches on the endpoints' links that have their programs now.
+    async fn open_veths(&mut self, pass: &mut Pass, is_drift: bool) {
+        let plan = Arc::clone(&self.running);
         for (name, veth) in &plan.links.veths {
             if pass.endpoints.contains_key(&veth.endpoint) {
                 continue;
             }
             match self.devices.open_veth(name, veth).await {
-                Ok(()) => {
+                Ok(changes) => {
+                    if changes > 0 && is_drift {
+                        self.repaired("devices", changes);
+                    }
                     pass.endpoints.insert(veth.endpoint.clone(), EndpointState::Ready);
                 }
                 Err(error) => pass.fail_endpoint(&veth.endpoint, &error),
@@ -374,6 +403,14 @@ impl Reconciler {
     fn repaired(&mut self, what: &'static str, count: usize) {
         *self.status.repaired.entry(what).or_default() += count as u64;
     }
+}
+
+/// Whether two plans differ at most in what containers have.
+fn has_same_host(one: &NodePlan, other: &NodePlan) -> bool {
+    one.config == other.config
+        && one.links.gateway == other.links.gateway
+        && one.masquerade == other.masquerade
+        && one.peers == other.peers
 }
 
 /// Whether an XDP program in front of an uplink saves more than it costs. A veth with one makes its other end cut

@@ -29,17 +29,21 @@ impl Switches {
         Self { earlier: text.lines().filter_map(line).collect(), file }
     }
 
-    /// Notes what a change has changed. Of a switch that was changed more than once the first value counts.
-    pub(super) fn set(&mut self, changed: Result<Vec<Earlier>>) -> Result<()> {
+    /// Notes what a change has changed, and says how many switches that were. Of one that was changed more than once
+    /// the first value counts.
+    pub(super) fn set(&mut self, changed: Result<Vec<Earlier>>) -> Result<usize> {
+        let changed = changed?;
+        let changes = changed.len();
         let new: Vec<Earlier> =
-            changed?.into_iter().filter(|new| !self.earlier.iter().any(|old| old.key == new.key)).collect();
+            changed.into_iter().filter(|new| !self.earlier.iter().any(|old| old.key == new.key)).collect();
         if new.is_empty() {
-            return Ok(());
+            return Ok(changes);
         }
         self.earlier.extend(new);
         let lines: Vec<String> = self.earlier.iter().map(|Earlier { key, value }| format!("{key}={value}\n")).collect();
         fs::write(&self.file, lines.concat())
-            .with_context(|| format!("note changed sysctls in {}", self.file.display()))
+            .with_context(|| format!("note changed sysctls in {}", self.file.display()))?;
+        Ok(changes)
     }
 
     /// Puts everything back, and says what that was.

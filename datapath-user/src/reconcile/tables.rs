@@ -37,6 +37,17 @@ pub(super) struct Tables {
     rules: Trie<table::RuleLists>,
 }
 
+/// Which tables are compared. Those of policy can be large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// All.
+    All,
+    /// All but those of policy.
+    Small,
+    /// Those of policy if there is a difference in the others, where there should be none.
+    SmallFirst,
+}
+
 /// What bringing the tables into accord came to.
 #[derive(Debug, Default)]
 pub(super) struct Applied {
@@ -86,19 +97,12 @@ impl Tables {
         Ok(NodePlan { peers: self.peers.entries()?, policy: policy.into(), ..NodePlan::default() })
     }
 
-    /// Makes the tables as the plan has them. `whole` compares the tables of policy too, which can be large; they
-    /// are always compared when the plan has another policy than the one before.
-    pub(super) fn apply(&self, plan: &NodePlan, whole: bool) -> Applied {
+    /// Makes the tables as the plan has them. Those of policy have to be looked at when the plan has another policy
+    /// than the one before.
+    pub(super) fn apply(&self, plan: &NodePlan, look: Look) -> Applied {
         let mut applied = Applied::default();
         let policy = &plan.policy;
-        let mut late: Vec<Removal<'_>> = Vec::new();
-        if whole {
-            late.push(Box::new(put(&self.rules, &policy.rules, &mut applied)));
-            late.push(Box::new(put(&self.prefix_lists, &policy.prefix_lists, &mut applied)));
-            late.push(Box::new(put(&self.peer_lists, &policy.peer_lists, &mut applied)));
-        }
         let epoch = self.epoch();
-        let sets_differ = whole && self.sets_differ(policy, epoch, &mut applied);
         for finish in [
             Box::new(put(&self.peers, &plan.peers, &mut applied)) as Removal<'_>,
             Box::new(put(&self.peer_addresses, &plan.peer_addresses, &mut applied)),
@@ -109,6 +113,18 @@ impl Tables {
             // What is gone is gone before flows are decided anew.
             finish(&mut applied);
         }
+        let whole = match look {
+            Look::All => true,
+            Look::Small => false,
+            Look::SmallFirst => !applied.differences.is_empty(),
+        };
+        let mut late: Vec<Removal<'_>> = Vec::new();
+        if whole {
+            late.push(Box::new(put(&self.rules, &policy.rules, &mut applied)));
+            late.push(Box::new(put(&self.prefix_lists, &policy.prefix_lists, &mut applied)));
+            late.push(Box::new(put(&self.peer_lists, &policy.peer_lists, &mut applied)));
+        }
+        let sets_differ = whole && self.sets_differ(policy, epoch, &mut applied);
         let config = table::Config { epoch, ..plan.config };
         if self.config.load() != config {
             applied.note("CONFIG", 1);
