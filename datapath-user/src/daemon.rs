@@ -3,9 +3,13 @@
 //! Everything else is told what it needs; nothing points back here. When it ends, by whatever cause, the programs and
 //! their tables stay as they are and packets go on.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -14,7 +18,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weft_common::addr::Ip;
 
-use crate::front::api::{access::Access, server::Server};
+use crate::front::api::{access::Access, dto::state::ResetDone, server::Server};
 use crate::kernel::{
     config,
     events::{Event, Events},
@@ -26,7 +30,10 @@ use crate::model::name::HostName;
 use crate::observe::Observer;
 use crate::order::Order;
 use crate::plan::NodePlan;
-use crate::reconcile::{Gone, Reconciler, TICK};
+use crate::reconcile::{
+    Gone, Reconciler, TICK,
+    reset::{Cleared, without_daemon},
+};
 use crate::service::{Parts, Service};
 use crate::slowpath::{self, Command};
 use crate::status::Board;
@@ -34,6 +41,7 @@ use crate::store::{
     Snapshot, Store,
     change::Change,
     file::{FileStore, Paths},
+    local::is_in_use,
 };
 
 /// How the daemon is set up.
@@ -95,6 +103,19 @@ pub async fn run(config: Config) -> Result<()> {
     Ok(())
 }
 
+/// Takes everything off this host where no daemon runs to do it. What it remembers in the folder `state` stays.
+pub async fn reset(state: &Path, bpffs: &Path) -> Result<ResetDone> {
+    if !state.exists() && !bpffs.exists() {
+        let (state, bpffs) = (state.display(), bpffs.display());
+        bail!("there is neither {state} nor {bpffs}: name the daemon's folders with --state-dir and --bpffs");
+    }
+    if is_in_use(state)? {
+        bail!("a weftd uses {}, and listens at another socket: name it with --socket", state.display());
+    }
+    let Cleared { removed, left } = without_daemon(&Pins::new(bpffs), state).await?;
+    Ok(ResetDone { removed, left })
+}
+
 async fn wait_for_end(
     stop: &CancellationToken,
     reconciling: tokio::task::JoinHandle<()>,
@@ -138,15 +159,16 @@ impl Loop {
                 () = settled(&mut hints) => {}
                 order = self.inbox.recv() => match order {
                     Some(Order::Reset(answer)) => {
-                        let done = self.reconciler.reset().await.map_err(|error| format!("{error:#}"));
-                        let ended = done.is_ok();
-                        if answer.send(done).is_err() {
+                        let Cleared { removed, left } = self.reconciler.reset().await;
+                        for what in &left {
+                            tracing::error!("{what}");
+                        }
+                        if answer.send((removed, left)).is_err() {
                             tracing::warn!("whoever asked for the reset is gone");
                         }
-                        if ended {
-                            stop.cancel();
-                            return;
-                        }
+                        // Also when something is left: a pass would put everything back.
+                        stop.cancel();
+                        return;
                     }
                     Some(Order::Repair) => {}
                     None => return,

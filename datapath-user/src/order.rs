@@ -7,6 +7,6 @@ use tokio::sync::oneshot;
 pub enum Order {
     /// Look at everything now.
     Repair,
-    /// Take everything of ours off the host, and end. Answered with what was removed.
-    Reset(oneshot::Sender<Result<Vec<String>, String>>),
+    /// Take everything of ours off the host, and end. Answered with what was removed, and what could not be.
+    Reset(oneshot::Sender<(Vec<String>, Vec<String>)>),
 }

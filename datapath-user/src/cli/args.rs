@@ -117,8 +117,9 @@ pub enum Command {
     Doctor,
     /// Remove everything that weft put on this host
     ///
-    /// Containers lose their interfaces and their connections. Programs, tables, links, routes and what the
-    /// daemon remembers go; what others made stays.
+    /// Containers lose their interfaces and their connections. Programs, tables, links, routes, masquerading and
+    /// changed kernel switches go; what others made stays, and so does what the daemon remembers of endpoints and
+    /// addresses. The daemon ends; where none runs, this command does it.
     Reset(Reset),
     /// Print a script that makes a shell complete weft's arguments
     Completions {
@@ -308,6 +309,12 @@ pub struct Reset {
     /// Do not ask whether it is meant
     #[arg(long, action = ArgAction::SetTrue)]
     pub yes: bool,
+    /// Where the daemon kept its state, if none runs
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/weft")]
+    pub state_dir: PathBuf,
+    /// Where the daemon pinned programs and tables, if none runs
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/weft")]
+    pub bpffs: PathBuf,
 }
 
 impl Cli {

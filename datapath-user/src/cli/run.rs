@@ -5,6 +5,7 @@ use std::{
     ffi::OsString,
     fmt,
     io::{self, BufRead as _, IsTerminal as _, Write as _},
+    path::Path,
     process::ExitCode,
     time::SystemTime,
 };
@@ -33,7 +34,7 @@ use crate::front::api::{
         naming::{Gateway, WhichRule},
         rules::{AddRule, ListRules, RemoveRule, ShowPolicy},
         side::Decision,
-        state::{CheckResult, Diagnose, GetStatus, ListPeers, Reset},
+        state::{CheckResult, Diagnose, GetStatus, ListPeers, Reset, ResetDone},
         time::Timestamp,
     },
 };
@@ -58,6 +59,8 @@ enum Failure {
     Daemon(ClientError),
     /// The terminal or the pipe.
     Output(io::Error),
+    /// A reset without the daemon.
+    Reset(anyhow::Error),
     /// All that there is to say.
     Sentence(&'static str),
 }
@@ -69,13 +72,17 @@ struct Screen {
     now: Timestamp,
 }
 
-/// Does what the arguments say.
-pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Does what the arguments say. `reset` takes everything off this host, with the daemon's folders of state and of pins,
+/// where no daemon runs to be asked.
+pub fn run(
+    args: impl IntoIterator<Item = OsString>,
+    reset: impl AsyncFn(&Path, &Path) -> anyhow::Result<ResetDone>,
+) -> ExitCode {
     let cli = match Cli::try_parse_from(words::without_arrows(args)) {
         Ok(cli) => cli,
         Err(error) => return explain(&error).into(),
     };
-    let failed = match perform(&cli) {
+    let failed = match perform(&cli, &reset) {
         Ok(outcome) => return outcome.into(),
         Err(failed) => failed,
     };
@@ -114,21 +121,31 @@ fn usage(text: &str) -> String {
     escape(line.strip_prefix("error: ").unwrap_or(&line))
 }
 
-fn perform(cli: &Cli) -> Result<Outcome, Failure> {
+fn perform(cli: &Cli, reset: &impl AsyncFn(&Path, &Path) -> anyhow::Result<ResetDone>) -> Result<Outcome, Failure> {
     if let Command::Completions { shell } = cli.command {
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut Cli::command(), "weft", &mut script);
         io::stdout().write_all(&script).map_err(Failure::Output)?;
         return Ok(Outcome::Done);
     }
-    if let Command::Reset(args::Reset { yes: false }) = cli.command {
+    if let Command::Reset(args::Reset { yes: false, .. }) = cli.command {
         confirm()?;
     }
     let screen = Screen { json: cli.json, colour: colour(cli.color), now: SystemTime::now().into() };
     let client = Client::new(cli.socket(env::var_os("WEFT_SOCKET")));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Output)?;
     let mut out = io::stdout();
-    runtime.block_on(ask(&cli.command, &mut Asking { client: &client, screen: &screen, out: &mut out }))
+    let mut asking = Asking { client: &client, screen: &screen, out: &mut out };
+    runtime.block_on(async {
+        match (ask(&cli.command, &mut asking).await, &cli.command) {
+            (Err(Failure::Daemon(ClientError::NotRunning(..))), Command::Reset(args)) => {
+                let done = reset(&args.state_dir, &args.bpffs).await.map_err(Failure::Reset)?;
+                asking.print(&done, state::reset)?;
+                Ok(cleared(&done))
+            }
+            (outcome, _) => outcome,
+        }
+    })
 }
 
 async fn ask(command: &Command, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
@@ -171,8 +188,8 @@ async fn ask(command: &Command, asking: &mut Asking<'_>) -> Result<Outcome, Fail
             })
         }
         Command::Reset(_) => {
-            let answer = asking.answer(&Reset {}, state::reset).await?;
-            Ok(if answer.left.is_empty() { Outcome::Done } else { Outcome::NotDone })
+            let done = asking.answer(&Reset {}, state::reset).await?;
+            Ok(cleared(&done))
         }
         // Needs no daemon and was done before.
         Command::Completions { .. } => Ok(Outcome::Done),
@@ -204,9 +221,13 @@ impl Asking<'_> {
         print: impl FnOnce(&mut Page, &R::Answer),
     ) -> Result<R::Answer, Failure> {
         let answer = self.client.call(request).await.map_err(Failure::Daemon)?;
-        let text = self.screen.text(&answer, print)?;
-        self.out.write_all(text.as_bytes()).map_err(Failure::Output)?;
+        self.print(&answer, print)?;
         Ok(answer)
+    }
+
+    fn print<A: Serialize>(&mut self, answer: &A, print: impl FnOnce(&mut Page, &A)) -> Result<(), Failure> {
+        let text = self.screen.text(answer, print)?;
+        self.out.write_all(text.as_bytes()).map_err(Failure::Output)
     }
 }
 
@@ -295,6 +316,10 @@ async fn follow(Asking { client, screen, out }: &mut Asking<'_>) -> Result<Outco
     Err(Failure::Sentence("weftd has ended, and with it the drops"))
 }
 
+fn cleared(ResetDone { removed: _, left }: &ResetDone) -> Outcome {
+    if left.is_empty() { Outcome::Done } else { Outcome::NotDone }
+}
+
 /// Asks somebody at the terminal whether it is meant.
 fn confirm() -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
@@ -327,7 +352,7 @@ impl Failure {
     fn outcome(&self) -> Outcome {
         match self {
             Self::Usage(_) => Outcome::Usage,
-            Self::Daemon(_) | Self::Output(_) | Self::Sentence(_) => Outcome::NotDone,
+            Self::Daemon(_) | Self::Output(_) | Self::Reset(_) | Self::Sentence(_) => Outcome::NotDone,
         }
     }
 
@@ -342,6 +367,7 @@ impl fmt::Display for Failure {
             Self::Usage(invalid) => write!(f, "{invalid}"),
             Self::Daemon(error) => write!(f, "{error}"),
             Self::Output(error) => write!(f, "print: {error}"),
+            Self::Reset(error) => write!(f, "reset this host, on which no weftd runs: {error:#}"),
             Self::Sentence(what) => f.write_str(what),
         }
     }

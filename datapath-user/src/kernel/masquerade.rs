@@ -82,7 +82,7 @@ impl Masquerade {
     pub fn install(&self) -> Result<()> {
         let Self { prefixes, except } = self.normal();
         if prefixes.is_empty() {
-            return Self::remove();
+            return Self::remove().map(|_| ());
         }
         let rules = prefixes.into_iter().map(|prefix| NfTablesMessage::NewRule(rule(prefix, &except)));
         // The table is made so that it can be deleted, whether there was one or not.
@@ -90,12 +90,13 @@ impl Masquerade {
         transact(orders).with_context(|| format!("install source translation in table {TABLE}"))
     }
 
-    /// Removes our table. That there is none is success.
-    pub fn remove() -> Result<()> {
-        if table_exists()? {
+    /// Removes our table. Says whether there was one.
+    pub fn remove() -> Result<bool> {
+        let is_there = table_exists()?;
+        if is_there {
             transact([new_table(), delete_table()]).with_context(|| format!("remove table {TABLE}"))?;
         }
-        Ok(())
+        Ok(is_there)
     }
 
     /// As the kernel tells it.

@@ -109,8 +109,9 @@ impl Pins {
     }
 
     /// Removes all pins of this layout: links first, so that no program is left without its tables. What only the
-    /// pins held is detached and freed. That there are none is success.
-    pub fn remove(&self) -> Result<()> {
+    /// pins held is detached and freed. Says whether there were any.
+    pub fn remove(&self) -> Result<bool> {
+        let were_there = self.directory().exists();
         for directory in [self.links(), self.directory().join("maps"), self.directory()] {
             let result = match fs::remove_dir_all(&directory) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -120,7 +121,7 @@ impl Pins {
         }
         // It stays while another layout is in it.
         fs::remove_dir(&self.root).ok();
-        Ok(())
+        Ok(were_there)
     }
 
     fn directory(&self) -> PathBuf {
@@ -255,8 +256,8 @@ pub(super) mod tests {
         fs::create_dir(pins.root.join("0000000000000ABD")).unwrap();
         fs::create_dir(pins.root.join("abc")).unwrap();
         assert_eq!(pins.others().unwrap(), others);
-        others[1].remove().unwrap();
-        others[1].remove().unwrap();
+        assert!(others[1].remove().unwrap());
+        assert!(!others[1].remove().unwrap());
         assert_eq!(pins.others().unwrap(), others[..1]);
         assert!(pins.links().exists());
         fs::remove_dir(pins.root.join("0000000000000ABD")).unwrap();

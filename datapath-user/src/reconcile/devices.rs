@@ -268,11 +268,15 @@ impl Devices {
         Ok(removed)
     }
 
-    /// Removes the gateway device with all that is on it.
-    pub(super) async fn remove_gateway(&self) -> Result<()> {
+    /// Removes the gateway device with all that is on it. Says whether it was there.
+    pub(super) async fn remove_gateway(&self) -> Result<bool> {
         match self.links.find(link::GATEWAY).await? {
-            Some(link) => self.links.delete(link.index).await,
-            None => Ok(()),
+            Some(link) if matches!(link.kind, LinkKind::Vxlan(_)) => {
+                self.links.delete(link.index).await?;
+                Ok(true)
+            }
+            // A device of somebody else, which kept ours from being made.
+            Some(_) | None => Ok(false),
         }
     }
 }

@@ -9,6 +9,7 @@
 mod delta;
 mod devices;
 mod flows;
+pub mod reset;
 mod switches;
 mod tables;
 
@@ -23,7 +24,7 @@ use anyhow::{Context as _, Result};
 use weft_common::table;
 
 use crate::kernel::{
-    attach::{Attached, Attacher, Change, Order, Place, remove_empty_clsact},
+    attach::{Attached, Attacher, Change, Order, Place},
     inject::Injector,
     link::{self, Link, LinkKind},
     load::{Loaded, Object, Program},
@@ -42,6 +43,7 @@ use crate::status::{Board, EndpointState, Status};
 
 use devices::{Devices, Made, net};
 use flows::Fate;
+use reset::Cleared;
 use switches::Switches;
 use tables::{Look, Tables};
 
@@ -376,28 +378,9 @@ impl Reconciler {
         }
     }
 
-    /// Takes everything of ours off this host, and says what that was.
-    pub async fn reset(&mut self) -> Result<Vec<String>> {
-        let mut removed = Vec::new();
-        let links = self.devices.remove_others(&BTreeMap::new()).await?;
-        removed.push(format!("{links} links of endpoints"));
-        for held in self.attacher.list()? {
-            self.attacher.detach(&held.interface, held.place)?;
-            removed.push(format!("program {} at {} {}", held.program.name, held.interface, held.place));
-        }
-        self.devices.remove_gateway().await?;
-        removed.push(format!("gateway device {} with its addresses and routes", link::GATEWAY));
-        Masquerade::remove()?;
-        removed.push("nftables table weft".to_owned());
-        removed.extend(self.switches.restore()?.into_iter().map(|key| format!("our value of sysctl net/{key}")));
-        for uplink in &self.uplinks {
-            remove_empty_clsact(uplink)?;
-        }
-        for pins in self.pins.others()?.into_iter().chain([self.pins.clone()]) {
-            pins.remove()?;
-            removed.push(format!("pins at {pins}"));
-        }
-        Ok(removed)
+    /// Takes everything of ours off this host. No pass may follow.
+    pub async fn reset(&mut self) -> Cleared {
+        reset::reset(&self.pins, &mut self.devices, &mut self.switches).await
     }
 
     fn repaired(&mut self, what: &'static str, count: usize) {

@@ -184,8 +184,9 @@ impl Handler for Service {
         let (answer, done) = oneshot::channel();
         let unavailable = |why: String| Refusal::new(Kind::Unavailable, why);
         self.orders.send(Order::Reset(answer)).await.map_err(|_| unavailable("the daemon is ending".to_owned()))?;
-        let removed = done.await.map_err(|_| unavailable("the daemon ended before it was done".to_owned()))?;
-        Ok(ResetDone { removed: removed.map_err(unavailable)?, left: Vec::new() })
+        let done = done.await.map_err(|_| unavailable("the daemon ended before it was done".to_owned()));
+        let (removed, left) = done?;
+        Ok(ResetDone { removed, left })
     }
 }
 

@@ -6,7 +6,9 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
+    fmt,
+    fs::{self, TryLockError},
+    io,
     os::unix::fs::DirBuilderExt as _,
     panic::{self, AssertUnwindSafe},
     path::Path,
@@ -28,6 +30,8 @@ use super::codec;
 const ENDPOINTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("endpoints");
 const RESERVATIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("reservations");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+const FILE: &str = "weft.redb";
 
 /// Which tables there are and what is in them. Records have versions of their own.
 const FORMAT: &[u8] = b"1";
@@ -55,7 +59,7 @@ impl Local {
     pub(super) fn open(folder: &Path) -> Result<Self> {
         let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         make().with_context(|| format!("make the state folder {}", folder.display()))?;
-        let file = folder.join("weft.redb");
+        let file = folder.join(FILE);
         Self::opened_by(Box::new(move || {
             // It holds a few megabytes at most; redb would take a gigabyte.
             let database = Database::builder().set_cache_size(1 << 20).create(&file);
@@ -180,6 +184,20 @@ impl Local {
     }
 }
 
+/// Whether a daemon has the database in this folder open. It holds a lock on the file.
+pub fn is_in_use(folder: &Path) -> Result<bool> {
+    let file = folder.join(FILE);
+    let opened = match fs::File::open(&file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened.with_context(|| format!("open {}", file.display()))?,
+    };
+    match opened.try_lock() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", file.display())),
+    }
+}
+
 /// A database of which every page is what was written.
 fn checked(mut database: Database) -> Result<Database> {
     if !database.check_integrity().with_context(|| format!("check the state database: {DAMAGED}"))? {
@@ -198,7 +216,7 @@ impl fmt::Debug for Local {
 fn explain(error: DatabaseError, file: &dyn fmt::Display) -> anyhow::Error {
     let damaged = match &error {
         DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::RepairAborted => true,
-        DatabaseError::Storage(StorageError::Io(io)) => io.kind() == std::io::ErrorKind::InvalidData,
+        DatabaseError::Storage(StorageError::Io(io)) => io.kind() == io::ErrorKind::InvalidData,
         _ => false,
     };
     let context = if damaged {
@@ -312,7 +330,10 @@ mod tests {
         let first = Local::open(folder.path()).unwrap();
         let error = format!("{:#}", Local::open(folder.path()).unwrap_err());
         assert!(error.contains("another weftd uses it"), "{error}");
+        assert!(is_in_use(folder.path()).unwrap());
         drop(first);
+        assert!(!is_in_use(folder.path()).unwrap());
+        assert!(!is_in_use(&folder.path().join("none")).unwrap());
     }
 
     #[test]

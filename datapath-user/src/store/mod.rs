@@ -7,7 +7,7 @@
 pub mod change;
 mod codec;
 pub mod file;
-mod local;
+pub mod local;
 pub mod memory;
 
 use std::{fmt, sync::Arc};

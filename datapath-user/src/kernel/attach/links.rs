@@ -61,7 +61,11 @@ pub(super) fn list(pins: &Pins) -> Result<Vec<Attached>> {
     let mut attached = Vec::new();
     // Most links hold the same few programs.
     let mut programs = BTreeMap::new();
-    for entry in fs::read_dir(&directory).with_context(|| format!("read directory {}", directory.display()))? {
+    let entries = match fs::read_dir(&directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(attached),
+        entries => entries.with_context(|| format!("read directory {}", directory.display()))?,
+    };
+    for entry in entries {
         let entry = entry.with_context(|| format!("read directory {}", directory.display()))?;
         let Some((interface, place)) = entry.file_name().to_str().and_then(parse) else { continue };
         let Some((_, info)) = open(&entry.path())? else { continue };
