@@ -6,12 +6,15 @@ mod foreign;
 mod hostile;
 mod interop;
 mod many;
+mod offload;
 mod outside;
 mod reach;
 mod restart;
 mod segment;
 mod service;
+mod soak;
 mod station;
+mod window;
 mod zombie;
 
 use std::collections::BTreeMap;

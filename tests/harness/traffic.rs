@@ -4,6 +4,7 @@
 //! Each runs inside a namespace, over IPv4 or IPv6 as the address says. A probe asks once: who wants to wait until
 //! something works says so with [`crate::wait::eventually`], and what was lost on the way is not hidden.
 
+pub mod flood;
 pub mod ping;
 pub mod prober;
 pub mod stream;

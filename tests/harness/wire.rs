@@ -86,9 +86,20 @@ impl Capture {
     #[track_caller]
     pub fn start(namespace: &Netns, interface: &str) -> Self {
         let socket = packet_socket(namespace, interface, ALL_PROTOCOLS);
+        Self::on(socket, format!("{interface} of {}", namespace.name()))
+    }
+
+    /// Starts to watch a whole namespace, with the interfaces that it will get.
+    #[track_caller]
+    pub fn everywhere(namespace: &Netns) -> Self {
+        let socket = bound_socket(namespace, 0, ALL_PROTOCOLS);
+        Self::on(socket, namespace.name().to_owned())
+    }
+
+    fn on(socket: OwnedFd, interface: String) -> Self {
         setsockopt(&socket, PacketAuxData, &true).expect("ask for what is beside the frame");
         setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).expect("make the queue long");
-        Self { interface: format!("{interface} of {}", namespace.name()), socket, seen: Mutex::default() }
+        Self { interface, socket, seen: Mutex::default() }
     }
 
     /// All frames until now, in order.
@@ -187,14 +198,20 @@ impl Injector {
 /// A non-blocking packet socket that has seen no other interface than this one.
 #[track_caller]
 fn packet_socket(namespace: &Netns, interface: &str, protocol: u16) -> OwnedFd {
+    let index = namespace.run(|| if_nametoindex(interface));
+    let index = index.unwrap_or_else(|error| panic!("interface {interface} of {}: {error}", namespace.name()));
+    bound_socket(namespace, index, protocol)
+}
+
+/// Interface 0 stands for all of them, now and later.
+#[track_caller]
+fn bound_socket(namespace: &Netns, index: u32, protocol: u16) -> OwnedFd {
     namespace.run(|| {
-        let index = if_nametoindex(interface)
-            .unwrap_or_else(|error| panic!("interface {interface} of {}: {error}", namespace.name()));
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let none: Option<SockProtocol> = None;
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, none).expect("open a packet socket");
         bind(socket.as_raw_fd(), &link_address(index, protocol))
-            .unwrap_or_else(|error| panic!("bind to {interface} of {}: {error}", namespace.name()));
+            .unwrap_or_else(|error| panic!("bind to interface {index} of {}: {error}", namespace.name()));
         socket
     })
 }
@@ -266,6 +283,7 @@ mod tests {
     use crate::traffic::Outcome;
     use crate::traffic::ping::ping;
     use crate::underlay::{Family, UPLINK, Underlay};
+    use crate::wait::eventually;
 
     const SOON: Duration = Duration::from_secs(5);
 
@@ -303,6 +321,19 @@ mod tests {
             }
         }
         assert_eq!(injector.try_send([0; 1600]), Err(Errno::EMSGSIZE));
+    }
+
+    #[test]
+    fn a_whole_namespace_is_watched_with_what_it_gets_later() {
+        let namespace = Netns::new("later");
+        let capture = Capture::everywhere(&namespace);
+        namespace.ip("link add a type veth peer name b");
+        namespace.ip_batch("link set a up\nlink set b up\n");
+        eventually(SOON, || namespace.ip("-br link show a").contains(" UP "));
+        let station = Underlay::direct().station(0, Family::V4);
+        let frame = frame::raw(station, station, 0x88b5, &[7; 60]);
+        Injector::on(&namespace, "a").send(&frame);
+        capture.wait_for(SOON, |seen| seen.frame == frame && !seen.was_sent()).expect("b hears what a sends");
     }
 
     #[test]

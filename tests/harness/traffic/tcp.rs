@@ -8,6 +8,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -66,6 +67,38 @@ pub fn tcp_echo(namespace: &Netns, to: SocketAddr, within: Duration) -> Outcome 
             assert_eq!(answer, QUESTION, "{to} sent back something else");
             Outcome::Reached
         }
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Outcome::Refused,
+        Err(error) => Outcome::of(&error),
+    }
+}
+
+/// Makes a connection to a [`TcpEcho`], sends `bytes` as fast as they are taken, and compares all that comes back, at
+/// the same time. Panics where a byte is another.
+pub fn tcp_carry(namespace: &Netns, to: SocketAddr, bytes: &[u8], within: Duration) -> Outcome {
+    let carry = || -> io::Result<()> {
+        let stream = TcpStream::connect_timeout(&to, within)?;
+        stream.set_read_timeout(Some(within))?;
+        stream.set_write_timeout(Some(within))?;
+        thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                let sent = (&stream).write_all(bytes);
+                stream.shutdown(std::net::Shutdown::Write).and(sent)
+            });
+            let (mut room, mut at) = (vec![0; 1 << 16], 0);
+            while at < bytes.len() {
+                let length = (&stream).read(&mut room)?;
+                if length == 0 {
+                    return Err(ErrorKind::UnexpectedEof.into());
+                }
+                let sent = bytes.get(at..at + length).unwrap_or_default();
+                assert!(room[..length] == *sent, "{to} sent back something else in bytes {at} to {}", at + length);
+                at += length;
+            }
+            sender.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    };
+    match namespace.run(carry) {
+        Ok(()) => Outcome::Reached,
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => Outcome::Refused,
         Err(error) => Outcome::of(&error),
     }
@@ -141,8 +174,10 @@ mod tests {
             let from = underlay.host(0);
             assert_eq!(tcp_connect(from, server.address(), SOON), Outcome::Reached);
             assert_eq!(tcp_echo(from, server.address(), SOON), Outcome::Reached);
+            let many: Vec<u8> = (0..3_000_000_u32).map(|number| number.to_le_bytes()[1]).collect();
+            assert_eq!(tcp_carry(from, server.address(), &many, SOON), Outcome::Reached);
             let peers: Vec<_> = server.peers().iter().map(SocketAddr::ip).collect();
-            assert_eq!(peers, [underlay.ip(0, family); 2]);
+            assert_eq!(peers, [underlay.ip(0, family); 3]);
         }
     }
 
