@@ -43,6 +43,8 @@ const SILENCE: Duration = Duration::from_millis(700);
 struct Cluster {
     hosts: Vec<Host>,
     file: PathBuf,
+    /// What daemons are started with beside the usual.
+    arguments: Vec<String>,
     _directory: tempfile::TempDir,
     underlay: Underlay,
 }
@@ -57,13 +59,19 @@ struct Container {
 
 impl Cluster {
     fn of(hosts: usize, family: Family) -> Self {
-        Self::beside(hosts, 0, family)
+        Self::started(hosts, 0, family, &[])
     }
 
     /// With hosts after them that are in the file and run no daemon.
     fn beside(hosts: usize, others: usize, family: Family) -> Self {
+        Self::started(hosts, others, family, &[])
+    }
+
+    /// With these arguments for every daemon.
+    fn started(hosts: usize, others: usize, family: Family, arguments: &[&str]) -> Self {
         let mut cluster = Self::without_daemons(hosts + others, family);
         cluster.hosts.truncate(hosts);
+        cluster.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         for at in 0..cluster.hosts.len() {
             cluster.start(at);
         }
@@ -80,12 +88,14 @@ impl Cluster {
         fs::write(&file, description(&underlay, family)).unwrap();
         let hosts = underlay.hosts().iter().enumerate();
         let hosts = hosts.map(|(at, netns)| Host::new(&format!("h{}", at + 1), netns)).collect();
-        Self { hosts, file, _directory: directory, underlay }
+        Self { hosts, file, arguments: Vec::new(), _directory: directory, underlay }
     }
 
     fn start(&mut self, host: usize) {
         let file = self.file.to_str().unwrap().to_owned();
-        self.hosts[host].start_daemon(&["--cluster", &file]);
+        let more = self.arguments.iter().map(String::as_str);
+        let arguments: Vec<_> = ["--cluster", &file].into_iter().chain(more).collect();
+        self.hosts[host].start_daemon(&arguments);
     }
 
     /// Attaches a new container on host `at` and gives it when it can be used.

@@ -63,6 +63,10 @@ pub struct Record {
     pub wanted: bool,
     /// Where the next record starts in the frame; 0 when this is the last.
     pub next: u32,
+    /// Where in the frame its kind is.
+    pub kind_at: u32,
+    /// The kind that says of the same group that it is wanted.
+    pub joining: u8,
 }
 
 const IGMP_QUERY: u8 = 0x11;
@@ -74,6 +78,9 @@ const MLD_QUERY: u8 = 130;
 const MLD_V1_REPORT: u8 = 131;
 const MLD_V1_DONE: u8 = 132;
 const MLD_V2_REPORT: u8 = 143;
+
+/// The kind of a record that wants whatever it does not exclude.
+const CHANGE_TO_EXCLUDE: u8 = 4;
 
 /// What the packet, whose transport header starts with `kind`, is.
 #[inline(always)]
@@ -91,9 +98,10 @@ pub fn record<B: Bytes + ?Sized>(frame: &B, packet: &Packet, at: u32) -> Option<
     let start = u32::from(packet.l4);
     let kind: u8 = frame.get(start)?;
     let single = |wanted| {
-        let group =
-            if packet.protocol == protocol::IGMP { group4(frame, start + 4)? } else { group6(frame, start + 8)? };
-        Some(Record { group, wanted, next: 0 })
+        let is_igmp = packet.protocol == protocol::IGMP;
+        let group = if is_igmp { group4(frame, start + 4)? } else { group6(frame, start + 8)? };
+        let joining = if is_igmp { IGMP_V2_REPORT } else { MLD_V1_REPORT };
+        Some(Record { group, wanted, next: 0, kind_at: start, joining })
     };
     match kind {
         IGMP_V1_REPORT | IGMP_V2_REPORT | MLD_V1_REPORT => single(true),
@@ -115,12 +123,13 @@ fn listed<B: Bytes + ?Sized>(frame: &B, packet: &Packet, at: u32) -> Option<Reco
         return None;
     }
     // Including no source is wanting nothing (RFC 3376 §4.2.12, RFC 3810 §5.2.12).
-    let wanted = match kind {
-        1 | 3 => sources > 0,
-        2 | 4 | 5 => true,
-        _ => return Some(Record { group: Ip::NONE, wanted: false, next: if next < packet.end { next } else { 0 } }),
+    let (group, wanted) = match kind {
+        1 | 3 => (group, sources > 0),
+        2 | 4 | 5 => (group, true),
+        _ => (Ip::NONE, false),
     };
-    Some(Record { group, wanted, next: if next < packet.end { next } else { 0 } })
+    let next = if next < packet.end { next } else { 0 };
+    Some(Record { group, wanted, next, kind_at: at, joining: CHANGE_TO_EXCLUDE })
 }
 
 #[inline(always)]
@@ -191,6 +200,20 @@ mod tests {
         assert_eq!(records(&igmp(&joins)), [(ip("239.1.1.1"), true), (ip("239.2.2.2"), false)]);
         for cut in 0..joins.len() {
             records(&igmp(&joins[..cut]));
+        }
+    }
+
+    #[test]
+    fn a_leave_made_a_join_is_read_as_one() {
+        let group = [239, 1, 1, 1];
+        let leaves = [&[0x22, 0, 0, 0, 0, 0, 0, 2, 3, 0, 0, 0][..], &group, &[1, 0, 0, 0, 239, 2, 2, 2]].concat();
+        for mut frame in [igmp(&[&[0x17, 0, 0, 0][..], &group].concat()), igmp(&leaves)] {
+            let packet = parse(frame.as_slice(), Ether::LEN, Ether::IPV4).unwrap();
+            let first = record(frame.as_slice(), &packet, u32::from(packet.l4)).unwrap();
+            assert!(!first.wanted);
+            frame[first.kind_at as usize] = first.joining;
+            assert_eq!(records(&frame)[0], (ip("239.1.1.1"), true));
+            assert!(records(&frame)[1..].iter().all(|(_, wanted)| !wanted));
         }
     }
 

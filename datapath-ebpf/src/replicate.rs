@@ -123,9 +123,45 @@ unsafe extern "C" fn next(_: u32, reading: *mut c_void) -> i64 {
     if record.group.is_multicast() && !is_for_all(record.group) {
         let key = GroupKey { group: record.group, app: run.sender.identity.app, hop: run.sender.hop };
         maps::note_wish(&key, record.wanted, run.now);
+        // To the peers a host speaks for all its endpoints: while another wants the group, nobody leaves it.
+        if !record.wanted
+            && matches!(key.hop.kind(), HopKind::Local)
+            && wants_another(&key)
+            && reading.skb.put(record.kind_at, record.joining).is_err()
+        {
+            return 1;
+        }
     }
     reading.at = record.next;
     i64::from(record.next == 0)
+}
+
+/// Whether another endpoint here than that of `key` wants its group.
+#[inline(always)]
+fn wants_another(key: &GroupKey) -> bool {
+    let mut asking = Asking { key: *key, found: 0 };
+    // SAFETY: the kernel calls `ask` with the pointer while this frame lives.
+    unsafe { bpf_loop(MEMBERS_MAX, ask as *mut c_void, (&raw mut asking).cast(), 0) };
+    asking.found == 1
+}
+
+/// What the loop over the members needs.
+struct Asking {
+    key: GroupKey,
+    found: u32,
+}
+
+/// Called by the kernel for each number of a member. 1 ends the loop.
+unsafe extern "C" fn ask(index: u32, asking: *mut c_void) -> i64 {
+    // SAFETY: the pointer that `wants_another` gave, to its own frame; nothing else uses it meanwhile.
+    let asking = unsafe { &mut *asking.cast::<Asking>() };
+    let Some(member) = maps::member(&MemberKey { app: asking.key.app, index }) else { return 1 };
+    let another = matches!(member.hop.kind(), HopKind::Local) && member.hop != asking.key.hop;
+    if another && maps::wants(&GroupKey { hop: member.hop, ..asking.key }) {
+        asking.found = 1;
+        return 1;
+    }
+    0
 }
 
 /// Who gets copies.

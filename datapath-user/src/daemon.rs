@@ -16,14 +16,16 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use weft_common::addr::Ip;
+use weft_common::{addr::Ip, table};
 
 use crate::front::api::{access::Access, dto::state::ResetDone, server::Server};
+use crate::groups::{Action, Groups};
 use crate::kernel::{
     config,
     events::{Event, Events},
     inject::Injector,
     pins::Pins,
+    tables::{Keyed as _, Map},
     watch::Watch,
 };
 use crate::model::name::HostName;
@@ -57,6 +59,8 @@ pub struct Config {
     pub run: PathBuf,
     /// Where maps and links are pinned.
     pub bpffs: PathBuf,
+    /// How often containers are asked which groups they want.
+    pub ask_groups_every: Duration,
 }
 
 /// Changes of the kernel come in bursts: a pass waits this long for the rest.
@@ -84,6 +88,7 @@ pub async fn run(config: Config) -> Result<()> {
     let loop_ = Loop { reconciler, store: Arc::clone(&store), snapshots, inbox, plans };
     let reconciling = tasks.spawn(loop_.run(stop.clone()));
     tasks.spawn(watch_events(events, Arc::clone(&observer), plan.clone(), orders.clone(), stop.clone()));
+    tasks.spawn(watch_groups(Map::open(&pins)?, config.ask_groups_every, plan.clone(), stop.clone()));
     let parts = Parts { store, board: board.clone(), observer, plan, orders, pins };
     let service = Arc::new(Service::new(config.host.clone(), parts));
     std::fs::create_dir_all(&config.run).with_context(|| format!("make directory {}", config.run.display()))?;
@@ -202,6 +207,58 @@ async fn settled(hints: &mut Option<Watch>) {
     let until = Instant::now() + SETTLE;
     while tokio::time::timeout_at(until, watch.changed()).await.is_ok_and(|more| more.is_some()) {}
     sleep_until(until).await;
+}
+
+/// Asks who wants which group, and forgets who does not answer.
+async fn watch_groups(
+    table: Map<table::Groups>,
+    every: Duration,
+    plan: watch::Receiver<Arc<NodePlan>>,
+    stop: CancellationToken,
+) {
+    let injector = match Injector::new() {
+        Ok(injector) => injector,
+        Err(error) => return tracing::error!("nobody is asked about groups: {error:#}"),
+    };
+    let mut groups = Groups::new(every);
+    let mut tick = interval((every / 10).min(TICK));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        // Before the first pass nobody is known.
+        if plan.borrow().config.gateway == 0 {
+            continue;
+        }
+        let actions = match table.entries() {
+            Ok(wishes) => groups.look(&plan.borrow(), &wishes, config::now()),
+            Err(error) => {
+                tracing::warn!("{error}");
+                continue;
+            }
+        };
+        for action in actions {
+            match action {
+                Action::Send(Command::Deliver { link, frame }) => sent(injector.send(link, &frame)),
+                Action::Send(Command::Tunnel { to, packet }) => sent(injector.send_packet(to.to_std(), &packet)),
+                Action::Send(Command::Repair) => {}
+                Action::Forget { key, said } => {
+                    let is_same = table.get(&key).is_ok_and(|now| now == Some(said));
+                    if let Some(Err(error)) = is_same.then(|| table.delete(&key)) {
+                        tracing::warn!("{error}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn sent(done: std::io::Result<()>) {
+    if let Err(error) = done {
+        tracing::debug!("ask or tell about groups: {error}");
+    }
 }
 
 /// Takes in what the programs tell.

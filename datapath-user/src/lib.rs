@@ -29,6 +29,9 @@ pub mod observe;
 // Packets that the tables could not place.
 pub mod slowpath;
 
+// Who wants which multicast group.
+pub mod groups;
+
 // The use cases.
 pub mod service;
 

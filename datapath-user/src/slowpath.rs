@@ -7,7 +7,7 @@ use weft_common::{
     addr::{Ip, Mac},
     checksum::Sum,
     header::{Bytes, Ether, as_bytes, protocol},
-    id::{Epoch, PeerId},
+    id::{Epoch, Identity, PeerId},
     parse::{Kind, Packet, parse},
     policy::{Query, decide},
     route::HopKind,
@@ -75,20 +75,26 @@ pub fn handle(plan: &NodePlan, link: u32, frame: &[u8]) -> Vec<Command> {
 fn tunnel(
     plan: &NodePlan,
     to: PeerId,
-    identity: weft_common::id::Identity,
+    identity: Identity,
     ether: &Ether,
     (frame, packet): (&[u8], &Packet),
 ) -> Option<Command> {
+    let inner = whole(&Ether { dst: Mac::GATEWAY.bytes(), ..*ether }, frame, packet);
+    into_tunnel(plan, to, identity, &inner, (packet.tos, packet.key.entropy()))
+}
+
+/// The frame `inner`, of an endpoint with this identity, on its way to a peer. With DSCP and ECN of its packet, and a
+/// number that spreads flows.
+pub(crate) fn into_tunnel(
+    plan: &NodePlan,
+    to: PeerId,
+    identity: Identity,
+    inner: &[u8],
+    (tos, entropy): (u8, u32),
+) -> Option<Command> {
     let peer = plan.peers.get(&to.0)?;
-    let inner = whole(ether, frame, packet);
-    let mut head = Inner {
-        ether: *ether,
-        len: u32::try_from(inner.len()).ok()?,
-        tos: packet.tos,
-        entropy: packet.key.entropy(),
-        identity,
-    };
-    head.ether.dst = Mac::GATEWAY.bytes();
+    let ether = Bytes::get(inner, 0)?;
+    let head = Inner { ether, len: u32::try_from(inner.len()).ok()?, tos, entropy, identity };
     let port = u16::try_from(plan.config.port).ok()?;
     let mut bytes = Vec::with_capacity(inner.len() + 64);
     if peer.addr.is_v4() {
@@ -102,7 +108,7 @@ fn tunnel(
             bytes.extend_from_slice(part);
         }
     }
-    bytes.extend_from_slice(&inner);
+    bytes.extend_from_slice(inner);
     Some(Command::Tunnel { to: peer.addr, packet: bytes })
 }
 

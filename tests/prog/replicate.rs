@@ -2,7 +2,7 @@
 //! as a packet handed on, which is how a story sees it.
 
 use super::lab::Lab;
-use super::lab::cast::{At, BLOG, CACHE, DB, Member, Net, PRESS, SHOP, STORE, WEB};
+use super::lab::cast::{At, BLOG, CACHE, DB, Member, Net, PLAIN, PRESS, SHOP, STORE, WEB};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weft_common::verdict::DropReason;
 use weft_tests::frame::icmp::message;
@@ -104,6 +104,46 @@ fn a_group_goes_to_those_who_asked_for_it_until_they_leave() {
         lab.sends(CACHE, &report(reporter(cache), 3)).absorbed();
         lab.assert_only_changed(&["a.groups -1", "a.shop>shop.packets +2"]);
         lab.sends(WEB, &frame).absorbed();
+        lab.assert_only_changed(&[]);
+    }
+}
+
+/// To its peers a host speaks for all its endpoints.
+#[test]
+fn one_who_leaves_a_group_does_not_take_it_from_another_on_the_host() {
+    let mut lab = Lab::two_hosts();
+    for net in Net::ALL {
+        lab.over(net);
+        let [b, a] = [At::B, At::A].map(|at| at.station(net.outer));
+        let tunnel = Vxlan::new(b, a, SHOP.0);
+        let [db, plain] = [DB, PLAIN].map(|member| reporter(member.station(net.inner)));
+        let hears = |lab: &mut Lab, report: &Frame| lab.receives(At::A, &tunnel.wrap(report)).absorbed();
+        for (member, from) in [(DB, db), (PLAIN, plain)] {
+            lab.sends(member, &report(from, 4)).absorbed();
+            hears(&mut lab, &report(from, 4));
+        }
+        lab.settle();
+        let group_frame = udp(WEB.station(net.inner), group(net.inner)).frame();
+        lab.sends(WEB, &group_frame).absorbed();
+        lab.assert_only_changed(&["a.shop>shop.packets +1"]);
+        // The kinds that leave: to include nothing, said of a change and of the state.
+        for leaving in [3, 1] {
+            let ran = lab.sends(DB, &report(db, leaving));
+            ran.absorbed();
+            let kind_at = report(db, 4).bytes().len() - if net.inner == Family::V4 { 8 } else { 20 };
+            assert_eq!(ran.output, report(db, leaving).with_bytes(kind_at, &[4]));
+            lab.settle();
+            hears(&mut lab, &ran.output);
+            lab.sends(WEB, &group_frame).absorbed();
+            lab.assert_only_changed(&["a.shop>shop.packets +1"]);
+        }
+        let ran = lab.sends(PLAIN, &report(plain, 3));
+        ran.absorbed();
+        assert_eq!(ran.output, report(plain, 3), "the last one leaves for all");
+        lab.settle();
+        hears(&mut lab, &ran.output);
+        lab.assert_only_changed(&["a.groups -1"]);
+        lab.sends(WEB, &group_frame).absorbed();
         lab.assert_only_changed(&[]);
     }
 }

@@ -31,6 +31,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("encrypt", &["model", "store"]),
     ("dns", &["model", "store"]),
     ("slowpath", &["plan", "model", "common"]),
+    ("groups", &["slowpath", "plan", "model", "common"]),
     ("observe", &["common"]),
     // Answers the API's trait, and reads what the programs keep; what it wants changed it writes to the store.
     (

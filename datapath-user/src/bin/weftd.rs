@@ -1,6 +1,6 @@
 //! The daemon: one on every host, privileged.
 
-use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use weft::{
@@ -33,6 +33,9 @@ struct Args {
     /// Where the programs and tables are pinned, on a bpffs.
     #[arg(long, value_name = "DIR", default_value = pins::ROOT)]
     bpffs: PathBuf,
+    /// How often containers that want multicast groups are asked whether they still do, in seconds. For tests.
+    #[arg(long, value_name = "SECONDS", hide = true, value_parser = seconds, default_value = "125")]
+    ask_groups_every: Duration,
     /// How much is logged: error, warn, info, debug or trace, also by module.
     #[arg(long, value_name = "FILTER", default_value = "info", env = "WEFT_LOG")]
     log: String,
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         state: args.state_dir,
         run: args.run_dir,
         bpffs: args.bpffs,
+        ask_groups_every: args.ask_groups_every,
     };
     match privilege::drop_others() {
         Ok(missing) => {
@@ -78,4 +82,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds > 0).ok_or("a number of seconds, at least 1")?;
+    Ok(Duration::from_secs(seconds))
 }
