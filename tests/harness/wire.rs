@@ -327,13 +327,13 @@ mod tests {
     fn a_whole_namespace_is_watched_with_what_it_gets_later() {
         let namespace = Netns::new("later");
         let capture = Capture::everywhere(&namespace);
-        namespace.ip("link add a type veth peer name b");
-        namespace.ip_batch("link set a up\nlink set b up\n");
-        eventually(SOON, || namespace.ip("-br link show a").contains(" UP "));
+        namespace.ip("link add near type veth peer name far");
+        namespace.ip_batch("link set near up\nlink set far up\n");
+        eventually(SOON, || namespace.ip("-br link show near").contains(" UP "));
         let station = Underlay::direct().station(0, Family::V4);
         let frame = frame::raw(station, station, 0x88b5, &[7; 60]);
-        Injector::on(&namespace, "a").send(&frame);
-        capture.wait_for(SOON, |seen| seen.frame == frame && !seen.was_sent()).expect("b hears what a sends");
+        Injector::on(&namespace, "near").send(&frame);
+        capture.wait_for(SOON, |seen| seen.frame == frame && !seen.was_sent()).expect("the far end hears it");
     }
 
     #[test]

@@ -3,5 +3,5 @@
 use std::{env, process::ExitCode};
 
 fn main() -> ExitCode {
-    weft::cli::run(env::args_os(), weft::daemon::reset)
+    weft::cli::run(env::args_os(), &weft::daemon::reset)
 }

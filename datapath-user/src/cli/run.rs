@@ -76,13 +76,13 @@ struct Screen {
 /// where no daemon runs to be asked.
 pub fn run(
     args: impl IntoIterator<Item = OsString>,
-    reset: impl AsyncFn(&Path, &Path) -> anyhow::Result<ResetDone>,
+    reset: &impl AsyncFn(&Path, &Path) -> anyhow::Result<ResetDone>,
 ) -> ExitCode {
     let cli = match Cli::try_parse_from(words::without_arrows(args)) {
         Ok(cli) => cli,
         Err(error) => return explain(&error).into(),
     };
-    let failed = match perform(&cli, &reset) {
+    let failed = match perform(&cli, reset) {
         Ok(outcome) => return outcome.into(),
         Err(failed) => failed,
     };
