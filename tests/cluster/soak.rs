@@ -20,7 +20,7 @@ const SLACK_KIB: u64 = 4096;
 
 #[test]
 fn nothing_is_left_of_endpoints_that_came_and_went() {
-    come_and_go(200);
+    come_and_go(120);
 }
 
 #[test]
