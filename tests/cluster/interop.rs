@@ -13,7 +13,7 @@ use weft_tests::traffic::{
     tcp::{TcpEcho, tcp_connect, tcp_echo},
     udp::{UdpEcho, udp_echo},
 };
-use weft_tests::underlay::{Family, Offloads, UPLINK};
+use weft_tests::underlay::{Family, Offloads, UPLINK, set_offloads};
 use weft_tests::wait::eventually;
 use weft_tests::wire::{Capture, Injector};
 
@@ -82,8 +82,13 @@ fn is_a_peer(family: Family, mtu: u32) {
     let cluster = Cluster::beside(2, 1, family);
     let foreign = Foreign::join(&cluster, family);
     let containers = [cluster.container(0, "a1", "shop/web"), cluster.container(1, "a2", "shop/db")];
-    for offloads in [Offloads::On, Offloads::Off] {
-        cluster.underlay.set_offloads(offloads);
+    for (theirs, ours) in [(Offloads::On, Offloads::On), (Offloads::Off, Offloads::Off), (Offloads::On, Offloads::Off)]
+    {
+        cluster.underlay.set_offloads(theirs);
+        // What the foreign host leaves to the others' devices they have to do, and not to leave again.
+        for host in 0..2 {
+            set_offloads(cluster.underlay.host(host), UPLINK, ours);
+        }
         // Whoever speaks first has to find the other.
         foreign.netns.ip(&format!("neigh flush dev {DEVICE}"));
         for container in &containers {
