@@ -81,8 +81,7 @@ fn error4(skb: &mut Skb, run: &mut Run, at: u32) -> Result<(), DropReason> {
     let bytes = run.quote.first_chunk_mut::<{ Error4::QUOTE }>().ok_or(DropReason::Malformed)?;
     skb.copy(at, bytes)?;
     let sum = sum(bytes);
-    skb.fit(quote + Error4::QUOTE as u32)?;
-    skb.settle(u32::from(run.packet.l4))?;
+    skb.settle(quote + Error4::QUOTE as u32, u32::from(run.packet.l4))?;
     skb.paste(quote, bytes)?;
     skb.put_by(at, &mut run.room, Error4::new(&run.packet, run.notice, run.mtu, sum))
 }
@@ -92,8 +91,7 @@ fn error6(skb: &mut Skb, run: &mut Run, at: u32) -> Result<(), DropReason> {
     let quote = at + size_of::<Error6>() as u32;
     skb.copy(at, &mut run.quote)?;
     let sum = sum(&run.quote);
-    skb.fit(quote + Error6::QUOTE as u32)?;
-    skb.settle(u32::from(run.packet.l4))?;
+    skb.settle(quote + Error6::QUOTE as u32, u32::from(run.packet.l4))?;
     skb.paste(quote, &run.quote)?;
     skb.put_by(at, &mut run.room, Error6::new(&run.packet, run.notice, run.mtu, sum))
 }

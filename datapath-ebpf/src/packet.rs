@@ -187,12 +187,22 @@ impl Skb {
         Ok(())
     }
 
-    /// Forgets that the checksum of what starts at `at` was left to a device, which would write it into what stands there
-    /// now. All bytes from the network header to `at` are lost. The kernel forgets it when the place is taken away.
+    /// As [`Self::fit`], and forgets that the checksum of what starts at `at` was left to a device, which would write it into
+    /// what stands there now. All bytes from the network header to `at` are lost. The kernel forgets it when the place is
+    /// taken away; what is left then has to be no shorter than a network header, so there is more than `len` meanwhile.
     #[inline(always)]
-    pub fn settle(&mut self, at: u32) -> Result<(), DropReason> {
+    pub fn settle(&mut self, len: u32, at: u32) -> Result<(), DropReason> {
+        const LEFT: u32 = 14 + 40;
+
+        let least = at + 2 + LEFT;
+        self.fit(if len < least { least } else { len })?;
         self.shrink(at + 2, BPF_F_ADJ_ROOM_FIXED_GSO.into())?;
-        self.grow(at + 2, BPF_F_ADJ_ROOM_FIXED_GSO.into())
+        self.grow(at + 2, BPF_F_ADJ_ROOM_FIXED_GSO.into())?;
+        if self.len() != len {
+            // Where it can not be cut the rest is padding.
+            _ = self.resize(len);
+        }
+        Ok(())
     }
 
     /// Says that the packet is for the one who gets it. What is delivered by redirect keeps the type it
