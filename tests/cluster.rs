@@ -1,8 +1,10 @@
 //! Clusters of namespaced hosts with a real daemon each.
 
 mod cli;
+mod doctor;
 mod drift;
 mod foreign;
+mod full;
 mod hostile;
 mod interop;
 mod many;
@@ -127,6 +129,13 @@ impl Cluster {
         let status = self.weft(at, &["status"]);
         let kinds = status["repaired"].as_array().unwrap().iter();
         kinds.map(|kind| (kind["what"].as_str().unwrap().to_owned(), kind["times"].as_u64().unwrap())).collect()
+    }
+
+    /// As [`Self::weft`], when the answer is no.
+    fn weft_no(&self, at: usize, arguments: &[&str]) -> Value {
+        let (status, stdout, stderr) = self.hosts[at].weft_text(&[arguments, &["--json"]].concat());
+        assert_eq!(status.code(), Some(3), "weft {arguments:?}: {stdout}{stderr}");
+        serde_json::from_str(&stdout).unwrap()
     }
 
     /// Packets that host `at` has dropped for `reason`.

@@ -33,6 +33,8 @@ pub struct Status {
     pub refused: Vec<String>,
     /// Things found otherwise than they were left, and put right: by kind.
     pub repaired: BTreeMap<&'static str, u64>,
+    /// How many entries have no room, by table. While a plan does not fit, the one before stays in force.
+    pub without_room: BTreeMap<&'static str, u64>,
     /// Flows that a change of policy ended.
     pub revoked: u64,
 }

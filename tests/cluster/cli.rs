@@ -1,10 +1,13 @@
 //! What an operator is told, and that it is true.
 
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
+
 use serde_json::Value;
+use weft_tests::traffic::{Outcome, ping::ping};
 use weft_tests::underlay::Family;
 use weft_tests::wait::eventually;
 
-use super::{Cluster, Container, SOON, segment::wait_for_rule};
+use super::{Cluster, Container, READY, SILENCE, SOON, segment::wait_for_rule};
 
 /// Asks the tables and the program on host `at`.
 fn live(cluster: &Cluster, at: usize, words: [&str; 3]) -> Value {
@@ -22,7 +25,9 @@ fn live(cluster: &Cluster, at: usize, words: [&str; 3]) -> Value {
 /// What the programs have counted and remembered on a host.
 fn kept(cluster: &Cluster, at: usize) -> [Value; 4] {
     let flows = cluster.weft(at, &["flows"])["total"].clone();
-    let traffic = cluster.weft(at, &["traffic"])["pairs"].clone();
+    let mut traffic = cluster.weft(at, &["traffic"])["pairs"].clone();
+    // Inside an app its endpoints tell each other which groups they want.
+    traffic.as_array_mut().unwrap().retain(|pair| pair["from"] != pair["to"]);
     let drops = cluster.weft(at, &["drops"]);
     [flows, traffic, drops["counters"].clone(), drops["recent"].clone()]
 }
@@ -123,12 +128,12 @@ fn a_program_that_says_otherwise_than_the_tables_is_told_loudly() {
 }
 
 fn digest_directory(cluster: &Cluster) -> std::path::PathBuf {
-    let found = std::fs::read_dir(cluster.hosts[0].bpffs()).unwrap().next().unwrap();
+    let found = fs::read_dir(cluster.hosts[0].bpffs()).unwrap().next().unwrap();
     found.unwrap().path()
 }
 
 /// Takes everything out of a pinned table of lists.
-fn empty(pin: &std::path::Path) {
+fn empty(pin: &Path) {
     use aya::maps::{HashMap, Map, MapData};
     use weft_common::policy::PeerKey;
 
@@ -138,4 +143,178 @@ fn empty(pin: &std::path::Path) {
         // Its daemon may have been faster.
         lists.remove(&key).ok();
     }
+}
+
+/// A table as `weft maps` tells it.
+fn table(cluster: &Cluster, name: &str) -> Value {
+    cluster.weft(0, &["maps", name])["maps"][0].clone()
+}
+
+fn entries(table: &Value) -> Vec<(&str, &str, &str)> {
+    let text = |entry: &'_ Value, field: &str| entry[field].as_str().unwrap().to_owned().leak() as &str;
+    let each = table["entries"].as_array().unwrap().iter();
+    each.map(|entry| (text(entry, "key"), text(entry, "value"), text(entry, "compared"))).collect()
+}
+
+#[test]
+fn tables_are_told_in_words_and_beside_what_they_should_hold() {
+    let cluster = Cluster::of(2, Family::V4);
+    let web = cluster.container(0, "a1", "shop/web");
+    cluster.weft(0, &["allow", "shop/web", "blog/db", "tcp/8000-8007", "--name", "to-db"]);
+    cluster.weft(0, &["allow", "shop", "10.9.0.0/16", "udp"]);
+    wait_for_rule(&cluster, 2);
+    assert_eq!(ping(&web.netns, super::gateway(1)[0], SOON), Outcome::Reached);
+
+    let all = cluster.weft(0, &["maps"]);
+    let all = all["maps"].as_array().unwrap();
+    let names: BTreeSet<&str> = all.iter().map(|map| map["name"].as_str().unwrap()).collect();
+    assert_eq!(names, weft_common::table::NAMES.iter().copied().collect());
+    for map in all {
+        for (key, value, compared) in entries(map) {
+            assert!(!key.contains(['{', '(']) || key.contains("(#") || key.contains("(slot"), "{key}");
+            assert!(!value.contains('{'), "{key} => {value}");
+            assert!(["same", "unplanned"].contains(&compared), "{key} => {value}: {compared}");
+        }
+    }
+    let holds = |name: &str, key: &str, value: &str| {
+        let map = table(&cluster, name);
+        let found = entries(&map).into_iter().find(|(at, _, _)| *at == key);
+        assert!(found.is_some_and(|(_, have, _)| have.contains(value)), "{key} => {value} in {map:#}");
+    };
+    holds("CONFIG", "all", "gateway link weft0, udp port 6784");
+    holds("ROUTES", "10.1.1.2/32", " shop/web 02:");
+    holds("ROUTES", "10.1.2.0/24", "peer h2 shop, role not known");
+    holds("ROUTES", "fd00:2::/32", "nowhere blog, role not known");
+    holds("peer_addresses", "192.0.2.2", "peer h2 (#");
+    let rules = table(&cluster, "RULES");
+    let named = "allow at 1000: allow shop/web -> blog/db tcp/8000-8007 as to-db (#";
+    let named = entries(&rules).into_iter().find(|(_, value, _)| value.starts_with(named));
+    assert!(named.is_some_and(|(key, ..)| key.ends_with(" tcp/8000-8007")), "{rules:#}");
+    let prefixes = table(&cluster, "PREFIX_LISTS");
+    assert!(entries(&prefixes)[0].0.ends_with(" about 10.9.0.0/16"), "{prefixes:#}");
+    let flows = table(&cluster, "FLOWS");
+    let flow = entries(&flows).into_iter().find(|(key, ..)| key.starts_with("icmp 10.1.1.1:"));
+    assert!(flow.is_some_and(|(_, value, _)| value.contains(" shop/web -> host host, by a default")), "{flows:#}");
+
+    // What is not as it should be is marked, each on a line of its own.
+    let pin = digest_directory(&cluster).join("maps/ROUTES");
+    eventually(SOON * 2, || {
+        disturb(&pin);
+        let (status, text, _) = cluster.hosts[0].weft_text(&["maps", "routes"]);
+        let lines: Vec<&str> = text.lines().collect();
+        status.success()
+            && lines.contains(&"+ 10.77.0.0/16 => host outside")
+            && lines.iter().any(|line| line.starts_with("- 10.1.1.2/32  should be => link weft"))
+            && lines.iter().any(|line| line.starts_with("! 10.2.0.0/16 => host outside  should be => nowhere blog"))
+            && text.contains("1 missing, 1 extra, 1 different")
+    });
+    let (status, _, stderr) = cluster.hosts[0].weft_text(&["maps", "nosuch"]);
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains("there is no table \"nosuch\": see weft maps"), "{stderr}");
+}
+
+/// One route too many, one missing, one changed.
+fn disturb(pin: &Path) {
+    use aya::maps::{LpmTrie, Map, MapData, lpm_trie::Key};
+    use weft_common::{addr::Ip, route::Route};
+
+    let map = Map::from_map_data(MapData::from_pin(pin).unwrap()).unwrap();
+    let mut routes: LpmTrie<_, Ip, Route> = LpmTrie::try_from(map).unwrap();
+    routes.insert(&Key::new(112, Ip::from_v4([10, 77, 0, 0])), Route::OUTSIDE, 0).unwrap();
+    routes.insert(&Key::new(112, Ip::from_v4([10, 2, 0, 0])), Route::OUTSIDE, 0).unwrap();
+    // Its daemon may not have put it back yet.
+    routes.remove(&Key::new(128, Ip::from_v4([10, 1, 1, 2]))).ok();
+}
+
+#[test]
+fn what_is_listed_has_names_and_times_and_says_what_to_do() {
+    let mut cluster = Cluster::of(2, Family::V4);
+    let web = cluster.container(0, "a1", "shop/web");
+    let other = cluster.container(0, "b1", "blog/db");
+    let since = |cluster: &Cluster| cluster.weft(0, &["ps"])["endpoints"][1]["since"].as_str().unwrap().to_owned();
+    let first = since(&cluster);
+    cluster.hosts[0].kill9();
+    cluster.start(0);
+    cluster.hosts[0].wait_ready(READY);
+    assert_eq!(since(&cluster), first, "it is attached since then, whatever the daemon does");
+
+    assert_eq!(cluster.weft(0, &["peers"])["peers"][0]["uplink"], "eth0");
+    let status = cluster.weft(0, &["status"]);
+    let peers = status["tables"].as_array().unwrap().iter().find(|table| table["name"] == "PEERS").unwrap();
+    assert_eq!((&peers["used"], &peers["max"]), (&1.into(), &4095.into()));
+
+    assert_eq!(ping(&web.netns, other.v4, SILENCE), Outcome::TimedOut);
+    let drops = cluster.weft(0, &["drops"]);
+    let dropped = drops["recent"].as_array().unwrap().last().unwrap();
+    assert_eq!(dropped["rule"]["text"], "default of blog: closed to other apps");
+    assert_eq!(dropped["would_allow"], "allow shop/web -> blog/db icmp");
+    let pairs = cluster.weft(0, &["traffic"]);
+    let pair = |pair: &&Value| pair["from"] == "shop" && pair["to"] == "blog";
+    assert!(pairs["pairs"].as_array().unwrap().iter().find(pair).is_some_and(|pair| pair["drops"] != 0), "{pairs}");
+    // What is advised works.
+    cluster.weft(0, &["allow", "shop/web -> blog/db icmp"]);
+    wait_for_rule(&cluster, 1);
+    assert_eq!(ping(&web.netns, other.v4, SOON), Outcome::Reached);
+    cluster.weft(0, &["deny", "shop", "blog"]);
+    wait_for_rule(&cluster, 2);
+    let denied = cluster.weft_no(0, &["why", "a1", "b1", "icmp"]);
+    let advice = denied["would_allow"].as_str().unwrap();
+    assert!(denied["rule"]["text"].as_str().unwrap().starts_with("deny shop -> blog"), "{denied}");
+    cluster.weft(0, &["allow", advice.strip_prefix("allow ").unwrap()]);
+    wait_for_rule(&cluster, 3);
+    assert_eq!(cluster.weft(0, &["why", "a1", "b1", "icmp"])["decision"], "allow");
+}
+
+#[test]
+fn failures_have_their_exit_status_and_no_name_touches_the_terminal() {
+    let cluster = Cluster::of(1, Family::V4);
+    let check = |arguments: &[&str], code: i32, part: &str| {
+        let (status, stdout, stderr) = cluster.hosts[0].weft_text(arguments);
+        assert_eq!(status.code(), Some(code), "{arguments:?}: {stdout}{stderr}");
+        assert!(stdout.contains(part) || stderr.contains(part), "{arguments:?}: {stdout}{stderr}");
+        let is_plain = |text: &str| text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n'));
+        assert!(is_plain(&stdout) && is_plain(&stderr), "{arguments:?}: {stdout:?} {stderr:?}");
+    };
+    check(&["status"], 0, "h1");
+    check(&["nosuch"], 2, "nosuch");
+    check(&["no\u{1b}[2Jsuch"], 2, "such");
+    check(&["attach", "/run/netns/\u{1b}[2J", "--app", "shop"], 2, "\\u{1b}[2J");
+    check(&["attach", "/run/netns/none", "--app", "shop"], 1, "/run/netns/none");
+    check(&["attach", "none", "--app", "shop", "--name", "a\u{202e}b"], 2, "\\u{202e}");
+    check(&["app", "show", "none"], 1, "there is no app none: see weft app ls");
+    check(&["policy", "rm", "#7"], 1, "there is no rule 7: see weft policy ls");
+    check(&["why", "shop/web", "blog/db", "tcp/1"], 3, "policy-default");
+    let mut elsewhere = Command::new(weft_tests::host::binary("weft"));
+    let (status, _, stderr) = weft_tests::command::output(elsewhere.args(["--socket", "/run/none.sock", "ps"]));
+    assert!(status.code() == Some(1) && stderr.contains("/run/none.sock"), "{status} {stderr}");
+
+    // Names of the file: they are refused, and shown in the sentence that says so.
+    let before = fs::read_to_string(&cluster.file).unwrap();
+    fs::write(&cluster.file, format!("{before}[app.\"ev\\u001b[2Jil\\u009b\"]\nprefixes = []\n")).unwrap();
+    eventually(SOON, || !cluster.weft(0, &["status"])["problem"].is_null());
+    check(&["status"], 0, "\\u{1b}[2Jil\\u{9b}");
+    check(&["doctor"], 3, "FAIL  cluster file: ");
+    fs::write(&cluster.file, before).unwrap();
+    eventually(SOON, || cluster.weft(0, &["status"])["problem"].is_null());
+}
+
+#[test]
+fn shells_can_complete() {
+    let cluster = Cluster::of(1, Family::V4);
+    let script = |shell: &str| {
+        let (status, stdout, stderr) = cluster.hosts[0].weft_text(&["completions", shell]);
+        assert!(status.success(), "{stderr}");
+        assert!(stdout.contains("policy") && stdout.contains("json"), "{shell}: {}", stdout.len());
+        stdout
+    };
+    assert!(script("zsh").starts_with("#compdef weft"));
+    assert!(script("fish").contains("complete -c weft"));
+    let file = cluster.hosts[0].directory().join("completions");
+    fs::write(&file, script("bash")).unwrap();
+    let line = format!(
+        "source {}; complete -p weft; COMP_WORDS=(weft pol); COMP_CWORD=1; _weft weft pol weft; echo \"${{COMPREPLY[@]}}\"",
+        file.display()
+    );
+    let (status, stdout, stderr) = weft_tests::command::output(Command::new("bash").args(["-c", &line]));
+    assert!(status.success() && stdout.ends_with("policy\n"), "{stdout}{stderr}");
 }

@@ -196,10 +196,13 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if let Some(mut daemon) = self.daemon.take()
-            && let Err(error) = daemon.kill().and_then(|()| daemon.wait())
-        {
-            eprintln!("kill the daemon of {}: {error}", self.name);
+        if let Some(mut daemon) = self.daemon.take() {
+            if let Ok(Some(status)) = daemon.try_wait() {
+                eprintln!("the daemon of {} has ended by itself: {status}", self.name);
+            }
+            if let Err(error) = daemon.kill().and_then(|()| daemon.wait()) {
+                eprintln!("kill the daemon of {}: {error}", self.name);
+            }
         }
         if thread::panicking() {
             eprintln!("---- log of {} ----\n{}----", self.name, self.log());

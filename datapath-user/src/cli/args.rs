@@ -237,7 +237,7 @@ pub struct Rule {
 /// Rules.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Policy {
-    /// List all rules, with where they were written and how often they decided
+    /// List all rules, with where they were written. What each lets pass now: weft flows
     Ls,
     /// Show what holds for an application, the first rule to be asked first, and which hosts enforce it
     Show {

@@ -6,7 +6,7 @@ use super::{
     table::{Table, left, right},
 };
 use crate::front::api::dto::{
-    rules::{Hits, Policy, Rule, RuleChange, RuleList},
+    rules::{Policy, Rule, RuleChange, RuleList},
     side::Decision,
 };
 
@@ -27,13 +27,10 @@ pub(super) fn table(page: &mut Page, rules: &[Rule]) {
         left("WHAT"),
         right("PREC"),
         left("NAME"),
-        right("PACKETS"),
-        right("FLOWS"),
         left("WRITTEN"),
     ]);
     for rule in rules {
-        let Rule { id, name, action, from, to, what, precedence, text: _, source, hits } = rule;
-        let count = |of: fn(&Hits) -> u64| hits.as_ref().map(|hits| human::count(of(hits)).into()).unwrap_or_default();
+        let Rule { id, name, action, from, to, what, precedence, text: _, source } = rule;
         table.row([
             id.map(Span::from).unwrap_or_default(),
             decision(*action),
@@ -42,8 +39,6 @@ pub(super) fn table(page: &mut Page, rules: &[Rule]) {
             what.into(),
             precedence.into(),
             name.as_deref().map(Span::from).unwrap_or_default(),
-            count(|hits| hits.packets),
-            count(|hits| hits.flows),
             source.as_ref().map(|source| human::source(source).into()).unwrap_or_default(),
         ]);
     }

@@ -203,6 +203,19 @@ pub fn tcx_is_available() -> bool {
     bpf::query(1, AttachType::TcxIngress).is_ok()
 }
 
+/// The programs of traffic control at an interface, by links, in the order in which they see a packet. None where the
+/// kernel has no such links.
+pub fn programs_at(index: u32, place: Place) -> Option<Vec<Held>> {
+    let at = match place {
+        Place::Ingress => AttachType::TcxIngress,
+        Place::Egress => AttachType::TcxEgress,
+        Place::Xdp => return None,
+    };
+    let ids = bpf::programs(index, at).ok()?;
+    // One that goes away meanwhile is not there.
+    Some(ids.into_iter().filter_map(|id| Held::of(id).ok()).collect())
+}
+
 /// Removes an interface's clsact qdisc if no filter is left in it. For `weft reset`: whether the qdisc was ours is not
 /// recorded, an empty one does nothing.
 pub fn remove_empty_clsact(interface: &str) -> Result<()> {

@@ -250,6 +250,21 @@ pub(super) fn query(ifindex: u32, at: AttachType) -> io::Result<u32> {
     Ok(attr.count)
 }
 
+/// The numbers of the programs at an interface, in the order in which they see a packet.
+pub(super) fn programs(ifindex: u32, at: AttachType) -> io::Result<Vec<u32>> {
+    let mut ids = [0_u32; 64];
+    let mut attr = QueryAttr {
+        ifindex,
+        attach_type: at as u32,
+        programs: address(ids.as_mut_ptr()),
+        count: u32::try_from(ids.len()).unwrap_or(0),
+        ..QueryAttr::default()
+    };
+    // SAFETY: `ids` has room for `count` numbers and outlives the call.
+    unsafe { call(command::PROG_QUERY, &mut attr) }?;
+    Ok(ids.into_iter().take(attr.count as usize).collect())
+}
+
 /// A record as the bytes that maps hold.
 pub(super) fn bytes<T: Plain>(record: &T) -> &[u8] {
     // SAFETY: `Plain` promises that the record has no padding, so all its bytes are initialised; the slice borrows it.

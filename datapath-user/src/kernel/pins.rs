@@ -62,6 +62,11 @@ impl Pins {
         self.directory().join("links")
     }
 
+    /// Whether they are on a bpffs: one that was mounted over or away takes the pins with it.
+    pub fn are_on_bpffs(&self) -> bool {
+        statfs(&self.directory()).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
+    }
+
     /// Makes the directories, and mounts a bpffs if there is none.
     pub fn prepare(&self) -> Result<()> {
         mount_bpffs(&self.root)?;

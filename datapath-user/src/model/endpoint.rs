@@ -4,6 +4,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
+    time::SystemTime,
 };
 
 use weft_common::addr::Mac;
@@ -45,6 +46,8 @@ pub struct Endpoint {
     pub link: LinkName,
     /// Whether the namespace's default route leads through it.
     pub default_route: DefaultRoute,
+    /// When it was attached. Earlier versions did not note it.
+    pub attached: Option<SystemTime>,
 }
 
 /// An address of each family, or none of it.

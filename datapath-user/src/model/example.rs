@@ -74,6 +74,7 @@ pub(crate) fn endpoint(key: &str, host: &str, addresses: Addresses) -> Endpoint 
         ifname: "eth0".parse().unwrap(),
         link: LinkName::of(&key.app, &key.name),
         default_route: DefaultRoute::IfNone,
+        attached: None,
         key,
     }
 }

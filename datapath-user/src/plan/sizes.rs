@@ -32,8 +32,7 @@ impl NodePlan {
         vec![
             size::<table::Endpoints>(union(&self.endpoints, &running.endpoints)),
             size::<table::Routes>(union(&self.routes, &running.routes)),
-            // Element 0 of the array is no peer.
-            size::<table::Peers>(1 + self.ids.peers.iter().count() + self.unnumbered.len()),
+            peers(self.ids.peers.iter().count() + self.unnumbered.len()),
             size::<table::PeerAddresses>(union(&self.peer_addresses, &running.peer_addresses)),
             size::<table::Members>(union(&self.members, &running.members)),
             // Both slots.
@@ -57,6 +56,12 @@ impl NodePlan {
 
 fn size<T: Table>(needed: usize) -> Size {
     Size { table: T::NAME, needed, max: usize::try_from(T::MAX).unwrap_or(usize::MAX) }
+}
+
+/// Element 0 of the array is no peer.
+fn peers(needed: usize) -> Size {
+    let Size { table, needed, max } = size::<table::Peers>(needed);
+    Size { table, needed, max: max - 1 }
 }
 
 fn union<K: Ord, V>(new: &BTreeMap<K, V>, old: &BTreeMap<K, V>) -> usize {

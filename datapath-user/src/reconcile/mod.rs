@@ -31,7 +31,7 @@ use crate::kernel::{
     masquerade::Masquerade,
     pins::Pins,
     sysctl,
-    tables::{Keyed as _, Map},
+    tables::{Keyed as _, Map, TableError},
 };
 use crate::model::{
     cluster::Cluster,
@@ -162,7 +162,12 @@ impl Reconciler {
     async fn try_pass(&mut self, cluster: &Cluster, pass: &mut Pass, outcome: &mut Outcome) -> Result<()> {
         let facts = self.devices.facts(cluster, &self.host).await?;
         let mut next = plan(cluster, &self.host, &facts, &self.running);
-        next.admit(&self.running).context("the tables stay as they are")?;
+        self.status.without_room.clear();
+        if let Err(too_large) = next.admit(&self.running) {
+            let over = too_large.0.iter().map(|size| (size.table, (size.needed - size.max) as u64));
+            self.status.without_room = over.collect();
+            return Err(too_large).context("the tables stay as they are");
+        }
         if self.make_devices(&next, cluster.settings.port, pass, outcome).await {
             let facts = self.devices.facts(cluster, &self.host).await?;
             next = plan(cluster, &self.host, &facts, &self.running);
@@ -187,6 +192,11 @@ impl Reconciler {
             self.whole_at = Instant::now() + TICK.max(looked.elapsed() * WHOLE_SHARE).min(Duration::from_mins(10));
         }
         pass.failures.extend(applied.failures.iter().map(ToString::to_string));
+        for failure in &applied.failures {
+            if let TableError::Full { table, .. } = failure {
+                *self.status.without_room.entry(table).or_default() += 1;
+            }
+        }
         if is_drift {
             for (table, count) in &applied.differences {
                 tracing::warn!("put right {count} entries of {table} that somebody changed");

@@ -1,6 +1,6 @@
 //! Attach and detach: an endpoint is written down, and the caller is answered when its packets pass.
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::SystemTime};
 
 use crate::front::api::{
     dto::{
@@ -93,6 +93,8 @@ impl Service {
             (None, Some(before)) => before.ifname.clone(),
             (None, None) => free_name(netns)?.parse()?,
         };
+        // What is there already stays attached since then, whatever is changed of it.
+        let attached = before.filter(|before| before.netns == place).and_then(|before| before.attached);
         Ok(Endpoint {
             addresses: self.addresses(cluster, &key, request.ips)?,
             mac: request.mac.unwrap_or_else(|| Endpoint::mac_of(&key.app, &key.name)),
@@ -102,6 +104,7 @@ impl Service {
             netns: place,
             ifname,
             default_route: request.gateway.default_route(),
+            attached: Some(attached.unwrap_or_else(SystemTime::now)),
             key,
         })
     }

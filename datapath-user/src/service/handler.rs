@@ -126,10 +126,12 @@ impl Handler for Service {
     }
 
     async fn why(&self, request: Why) -> Result<WhyAnswer, Refusal> {
+        self.planned().await?;
         self.do_why(request).await
     }
 
     async fn list_flows(&self, request: ListFlows) -> Result<FlowList, Refusal> {
+        self.planned().await?;
         Ok(self.flows(&request)?)
     }
 
@@ -138,6 +140,7 @@ impl Handler for Service {
     }
 
     async fn list_drops(&self, _: ListDrops) -> Result<DropList, Refusal> {
+        self.planned().await?;
         Ok(self.drops()?)
     }
 
@@ -165,6 +168,7 @@ impl Handler for Service {
     }
 
     async fn list_peers(&self, _: ListPeers) -> Result<PeerList, Refusal> {
+        self.planned().await?;
         Ok(self.peers())
     }
 
@@ -173,6 +177,7 @@ impl Handler for Service {
     }
 
     async fn show_maps(&self, request: ShowMaps) -> Result<MapList, Refusal> {
+        self.planned().await?;
         self.maps(&request)
     }
 

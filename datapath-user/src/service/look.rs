@@ -36,6 +36,7 @@ use crate::store::Snapshot;
 use super::{
     Service,
     naming::{Names, protocol_name},
+    why::is_policy,
 };
 
 /// How many flows are listed unless more are asked for.
@@ -51,7 +52,7 @@ impl Service {
             .iter()
             .filter(|(key, flow)| !flow.is_expired(key.protocol, now) && fits(request, &names, key, flow));
         let mut wanted: Vec<_> = wanted.collect();
-        wanted.sort_by_key(|(_, flow)| std::cmp::Reverse(flow.seen));
+        wanted.sort_by_key(|(_, flow)| std::cmp::Reverse(flow.side[0].bytes + flow.side[1].bytes));
         let limit = request.limit.map_or(FLOWS, |limit| usize::try_from(limit).unwrap_or(FLOWS));
         let shown = wanted.iter().take(limit).map(|(key, flow)| {
             let (from, to) = (flow.opener(), flow.opener().other());
@@ -88,6 +89,8 @@ impl Service {
             flows: a.flows + b.flows,
             drops: a.drops + b.drops,
         })?;
+        let mut totals: Vec<_> = totals.into_iter().collect();
+        totals.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.bytes));
         let pairs = totals.into_iter().map(|(pair, counts)| Pair {
             from: names.app_name(pair.src),
             to: names.app_name(pair.dst),
@@ -158,6 +161,10 @@ impl Service {
             .unnumbered
             .iter()
             .map(|host| Degraded { what: format!("peer {host}"), why: "there is no number left for it".to_owned() });
+        let unwritten = snapshot.unwritten.as_ref().map(|why| Degraded {
+            what: "state".to_owned(),
+            why: format!("{why}; make room where weftd keeps its state: it is tried again"),
+        });
         let gateway = plan.links.gateway.as_ref();
         Ok(Status {
             host: self.host.to_string(),
@@ -169,7 +176,7 @@ impl Service {
             in_force: (board.passes > 0).then_some(board.revision),
             epoch: board.epoch,
             problem,
-            degraded: failures.chain(refused).chain(unnumbered).collect(),
+            degraded: failures.chain(refused).chain(unnumbered).chain(unwritten).collect(),
             hook_kind: if tcx_is_available() { HookKind::Tcx } else { HookKind::Clsact },
             encapsulation: "vxlan by adjust_room".to_owned(),
             port: snapshot.cluster.settings.port,
@@ -198,8 +205,8 @@ impl Service {
         })
     }
 
-    fn fills(&self) -> Result<Vec<Table>> {
-        let plan = self.plan();
+    pub(super) fn fills(&self) -> Result<Vec<Table>> {
+        let (plan, board) = (self.plan(), self.board.read());
         // What the plan has is in the tables, or on its way there; only what the programs fill is counted.
         let mut tables: Vec<Table> = plan
             .sizes(&plan)
@@ -208,7 +215,7 @@ impl Service {
                 name: size.table.to_owned(),
                 used: size.needed as u64,
                 max: size.max as u64,
-                refused: 0,
+                refused: board.without_room.get(size.table).copied().unwrap_or_default(),
             })
             .collect();
         let flows = Map::<table::Flows>::open(&self.pins)?.entries()?.len();
@@ -280,38 +287,32 @@ fn dropped(host: &HostName, snapshot: &Snapshot, plan: &NodePlan, seen: &Seen) -
     let names = Names { cluster: &snapshot.cluster, plan };
     let drop = &seen.drop;
     let reason = DropReason::from_index(usize::try_from(drop.reason).unwrap_or(usize::MAX));
-    let by_policy = matches!(
-        reason,
-        Some(
-            DropReason::PolicyDefault
-                | DropReason::PolicyDenied
-                | DropReason::PolicyRejected
-                | DropReason::PolicyRevoked
-                | DropReason::PolicyAbsent
-        )
-    );
+    let by_policy = is_policy(reason.map_or(Ok(()), Err));
     let direction = if drop.direction == Direction::Ingress as u8 { Direction::Ingress } else { Direction::Egress };
     let has_ports = has_ports(drop.protocol);
     let port = |port: u16| has_ports.then_some(port);
-    let what = if has_ports {
-        format!("{}/{}", protocol_name(drop.protocol), drop.dst_port)
-    } else {
-        protocol_name(drop.protocol)
+    let (src, dst) = (drop.src_identity, drop.dst_identity);
+    let what = match drop.protocol {
+        protocol::TCP | protocol::UDP | protocol::SCTP => {
+            format!("{}/{}", protocol_name(drop.protocol), drop.dst_port)
+        }
+        protocol::ICMP | protocol::ICMPV6 => protocol_name(drop.protocol),
+        // Rules know no other protocol by name.
+        _ => "any".to_owned(),
     };
-    let would_allow =
-        format!("allow {} -> {} {what}", names.identity(drop.src_identity), names.identity(drop.dst_identity));
+    let by_default = || (reason == Some(DropReason::PolicyDefault)).then(|| names.default_of(direction, src, dst));
     Dropped {
         time: seen.when.into(),
         host: host.to_string(),
         hook: Hook::from_raw(drop.hook).name().to_owned(),
         direction: by_policy.then(|| direction.into()),
-        from: names.side(drop.src_identity, Some(drop.src), port(drop.src_port)),
-        to: names.side(drop.dst_identity, Some(drop.dst), port(drop.dst_port)),
+        from: names.side(src, Some(drop.src), port(drop.src_port)),
+        to: names.side(dst, Some(drop.dst), port(drop.dst_port)),
         protocol: protocol_name(drop.protocol),
         tcp_flags: (drop.protocol == protocol::TCP).then(|| flag_names(drop.tcp_flags)),
         reason: reason.map_or_else(|| format!("#{}", drop.reason), |reason| reason.name().to_owned()),
-        rule: names.rule(drop.rule),
+        rule: names.rule(drop.rule).or_else(by_default),
         skipped: drop.skipped,
-        would_allow: (reason == Some(DropReason::PolicyDefault)).then_some(would_allow),
+        would_allow: by_policy.then(|| names.would_allow(drop.rule, (src, dst), &what)),
     }
 }

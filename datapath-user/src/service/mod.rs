@@ -10,6 +10,7 @@ mod maps;
 mod naming;
 mod probe;
 mod why;
+mod words;
 
 use std::{
     sync::Arc,
@@ -17,6 +18,7 @@ use std::{
 };
 
 use tokio::sync::{Mutex, mpsc, watch};
+use weft_common::table;
 
 use crate::front::api::refusal::{Kind, Refusal};
 use crate::kernel::pins::Pins;
@@ -86,6 +88,17 @@ impl Service {
 
     fn plan(&self) -> Arc<NodePlan> {
         Arc::clone(&self.plan.borrow())
+    }
+
+    /// Waits until there is a plan: a daemon that has just started has not looked at its host yet.
+    async fn planned(&self) -> Result<(), Refusal> {
+        let mut plan = self.plan.clone();
+        let made = plan.wait_for(|plan| plan.config != table::Config::default());
+        match tokio::time::timeout(PATIENCE, made).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(Refusal::new(Kind::Unavailable, "the daemon is ending")),
+            Err(_) => Err(Refusal::new(Kind::Unavailable, "the first pass did not succeed yet: see weft status")),
+        }
     }
 
     async fn change(&self, change: Change) -> Result<Revision, Refusal> {

@@ -48,10 +48,21 @@ pub(super) struct Asked {
 pub(super) struct End {
     /// Who it is.
     pub(super) identity: Identity,
-    /// At which address; of an app or a role one that stands for all.
+    /// At which address.
     pub(super) addr: IpAddr,
+    /// What the address is to the question.
+    pub(super) meant: Meant,
     /// Where that is.
     pub(super) route: Route,
+}
+
+/// What an address is to a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meant {
+    /// It is asked about.
+    Itself,
+    /// It stands for all that an app or a role has; nobody may have it.
+    Example,
 }
 
 /// What the packet meets.
@@ -158,18 +169,18 @@ fn find(plan: &NodePlan, from: &End, to: &End, query: &Query) -> Found {
     let refused = |reason| Found { verdict: Err(reason), rule: 0, direction: Direction::Egress };
     let is_host = |end: &End| end.route.hop.kind() == HopKind::Host;
     let is_tunnel = query.protocol == protocol::UDP && u32::from(query.port) == plan.config.port;
-    if from.addr == to.addr {
+    if from.addr == to.addr && to.meant == Meant::Itself {
         return refused(DropReason::Martian);
     }
     if is_tunnel && (is_host(from) || is_host(to)) {
         return refused(DropReason::HostPort);
     }
     match to.route.hop.kind() {
-        HopKind::Nowhere => return refused(DropReason::NoRoute),
+        HopKind::Nowhere if to.meant == Meant::Itself => return refused(DropReason::NoRoute),
         HopKind::Host if from.route.hop.kind() == HopKind::Peer && to.identity == Identity::OUTSIDE => {
             return refused(DropReason::NoEndpoint);
         }
-        HopKind::Local | HopKind::Peer | HopKind::Host => {}
+        HopKind::Local | HopKind::Peer | HopKind::Host | HopKind::Nowhere => {}
     }
     let weft_common::policy::Decision { verdict, rule, direction } = decide(&*plan.policy, Epoch(0), query);
     if verdict.is_ok() && to.route.hop.kind() == HopKind::Peer && !plan.peers.contains_key(&to.route.hop.index) {
@@ -224,7 +235,7 @@ impl Place<'_> {
     /// Whoever has an address. The tables say who that is, unless the question does.
     fn at(&self, addr: IpAddr, identity: Option<Identity>) -> End {
         let route = self.plan.route(Ip::from(addr));
-        End { identity: identity.unwrap_or(route.identity), addr, route }
+        End { identity: identity.unwrap_or(route.identity), addr, meant: Meant::Itself, route }
     }
 
     fn endpoint(&self, endpoint: &Endpoint) -> Option<End> {
@@ -254,7 +265,7 @@ impl Place<'_> {
             .find_map(|endpoint| endpoint.addresses.of(self.family))
             .or_else(|| self.at_a_peer(found))
             .or_else(|| prefix().map(|prefix| after(prefix.first())));
-        Ok(addr.map(|addr| self.at(addr, Some(identity))))
+        Ok(addr.map(|addr| End { meant: Meant::Example, ..self.at(addr, Some(identity)) }))
     }
 
     /// The address behind a peer's own in its block of an app.

@@ -2,7 +2,10 @@
 //!
 //! The only serde form of them. A record of a version that is not known is an error, never a guess.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    time::{Duration, UNIX_EPOCH},
+};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -35,6 +38,9 @@ struct EndpointV1 {
     ifname: String,
     link: String,
     default_route: DefaultRouteV1,
+    /// Milliseconds since 1970. The first daemons wrote none.
+    #[serde(default)]
+    attached: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -54,7 +60,7 @@ enum ReservationRecord {
 
 /// The bytes of an endpoint; its key is not among them.
 pub(super) fn encode_endpoint(endpoint: &Endpoint) -> Result<Vec<u8>> {
-    let Endpoint { key, host, role, addresses, mac, netns, ifname, link, default_route } = endpoint;
+    let Endpoint { key, host, role, addresses, mac, netns, ifname, link, default_route, attached } = endpoint;
     let record = EndpointRecord::V1(EndpointV1 {
         host: host.to_string(),
         role: role.as_ref().map(ToString::to_string),
@@ -72,6 +78,7 @@ pub(super) fn encode_endpoint(endpoint: &Endpoint) -> Result<Vec<u8>> {
             DefaultRoute::Replace => DefaultRouteV1::Replace,
             DefaultRoute::Leave => DefaultRouteV1::Leave,
         },
+        attached: attached.and_then(|time| u64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()),
     });
     serde_json::to_vec(&record).with_context(|| format!("encode endpoint {key}"))
 }
@@ -100,6 +107,7 @@ pub(super) fn decode_endpoint(key: &str, bytes: &[u8]) -> Result<Endpoint> {
                 DefaultRouteV1::Replace => DefaultRoute::Replace,
                 DefaultRouteV1::Leave => DefaultRoute::Leave,
             },
+            attached: record.attached.map(|millis| UNIX_EPOCH + Duration::from_millis(millis)),
         })
     };
     decode().with_context(|| format!("decode endpoint {}", key.escape_debug()))
@@ -135,6 +143,7 @@ mod tests {
         other.default_route = DefaultRoute::Replace;
         other.netns.inode = u64::MAX;
         other.netns.cookie = None;
+        other.attached = Some(UNIX_EPOCH + Duration::from_millis(1_795_266_660_123));
         endpoints.push(other);
         for endpoint in endpoints {
             let bytes = encode_endpoint(&endpoint).unwrap();
@@ -162,6 +171,7 @@ mod tests {
             "netns_device":4,"netns_inode":5,"ifname":"eth0","link":"weftabc","default_route":"if-none"}"#;
         let endpoint = decode_endpoint("shop/web-1", bytes).unwrap();
         assert_eq!((endpoint.link.to_string(), endpoint.netns.inode), ("weftabc".to_owned(), 5));
+        assert_eq!(endpoint.attached, None);
         decode_reservation("shop/web-1", br#"{"version":"1","v4":"10.1.1.2","v6":null,"used":7}"#).unwrap();
     }
 

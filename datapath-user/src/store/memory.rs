@@ -27,7 +27,7 @@ impl MemoryStore {
     /// A store of `host` that starts with `cluster`.
     pub fn new(host: HostName, cluster: Cluster) -> Result<Self, Vec<Fault>> {
         check::check(&cluster)?;
-        let snapshot = Snapshot { revision: Revision(1), cluster: Arc::new(cluster), problem: None };
+        let snapshot = Snapshot { revision: Revision(1), cluster: Arc::new(cluster), problem: None, unwritten: None };
         Ok(Self { host, state: watch::Sender::new(Arc::new(snapshot)) })
     }
 }
@@ -45,7 +45,7 @@ impl Store for MemoryStore {
             outcome = next.map(|next| {
                 if changed {
                     let revision = state.revision.next();
-                    *state = Arc::new(Snapshot { revision, cluster: Arc::new(next), problem: None });
+                    *state = Arc::new(Snapshot { revision, cluster: Arc::new(next), problem: None, unwritten: None });
                 }
                 state.revision
             });

@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub cluster: Arc<Cluster>,
     /// Why what was last written is not in force.
     pub problem: Option<Problem>,
+    /// Why what is in force, or what was asked for last, could not be written down. It is tried again.
+    pub unwritten: Option<Arc<str>>,
 }
 
 /// What is wrong with what somebody wrote.

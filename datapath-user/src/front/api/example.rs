@@ -6,7 +6,7 @@ use super::dto::{
     endpoints::{Attached, Detached, Endpoint, EndpointList, Gone},
     flows::{Flow, FlowList, Pair, TrafficList},
     maps::{Compared, Entry, Map, MapList},
-    rules::{Hits, HostRevision, Policy, Rule, RuleChange, RuleList},
+    rules::{HostRevision, Policy, Rule, RuleChange, RuleList},
     side::{Decision, Direction, RuleMention, Side, Source, State, Volume},
     state::{
         Check, CheckResult, Degraded, Diagnosis, Gateway, HookKind, Peer, PeerList, Problem, Reconcile, Repaired,
@@ -155,7 +155,6 @@ pub(crate) fn rule_list() -> RuleList {
         precedence: 1000,
         text: mention().text,
         source: Some(source()),
-        hits: Some(Hits { packets: 1_234_567, flows: 12 }),
     };
     let deny = Rule {
         id: None,
@@ -167,7 +166,6 @@ pub(crate) fn rule_list() -> RuleList {
         precedence: 2000,
         text: text("deny shop -> outside any precedence 2000"),
         source: None,
-        hits: None,
     };
     RuleList { rules: vec![allow, deny], revision: 42 }
 }

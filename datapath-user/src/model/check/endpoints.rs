@@ -27,7 +27,18 @@ pub(super) fn check<'a>(cluster: &Cluster, keys: impl IntoIterator<Item = &'a En
 }
 
 fn alone(cluster: &Cluster, endpoint: &Endpoint) -> Vec<String> {
-    let Endpoint { key, host: host_name, role, addresses, mac, netns: _, ifname: _, link, default_route: _ } = endpoint;
+    let Endpoint {
+        key,
+        host: host_name,
+        role,
+        addresses,
+        mac,
+        netns: _,
+        ifname: _,
+        link,
+        default_route: _,
+        attached: _,
+    } = endpoint;
     let mut faults = Vec::new();
     let (Some(app), Some(host)) = (cluster.apps.get(&key.app), cluster.hosts.get(host_name)) else {
         if !cluster.apps.contains_key(&key.app) {

@@ -36,6 +36,9 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How often a file that is being written is looked at by somebody who waits for it.
 const SETTLE: Duration = Duration::from_millis(50);
 
+/// When to write again what could not be written.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// How long somebody waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -64,9 +67,18 @@ struct Inner {
     text: String,
     /// Why the text in the file is not in force, if it is another.
     refused: Option<Problem>,
-    /// Why a restart would not know the text in force, if it would not.
-    unkept: Option<Problem>,
+    unwritten: Option<Unwritten>,
     state: watch::Sender<Arc<Snapshot>>,
+}
+
+/// What could not be written down. A full disk is the usual cause, and nobody tells when it is not any more.
+#[derive(Debug)]
+struct Unwritten {
+    why: Arc<str>,
+    /// Whether a restart would not know the text in force.
+    description: bool,
+    /// When it is tried again.
+    retry_at: time::Instant,
 }
 
 impl FileStore {
@@ -160,7 +172,7 @@ impl Inner {
             local,
             text: known.description.unwrap_or_default(),
             refused: None,
-            unkept: None,
+            unwritten: None,
             state: watch::Sender::new(Arc::new(Snapshot { revision: known.revision, ..Snapshot::default() })),
         };
         inner.start(text, cluster, problem);
@@ -178,8 +190,48 @@ impl Inner {
         }
     }
 
+    /// Writes down the text in force.
+    fn keep(&mut self, revision: Revision) {
+        let done = self.local.save_description(&self.text, revision);
+        let failed = done.err().map(|error| format!("the description in force is not kept for a restart: {error:#}"));
+        self.note(failed.map(|why| (why, true)));
+    }
+
+    /// Writes down what this host alone knows. After an error nothing has changed.
+    fn save(&mut self, old: &Cluster, new: &Cluster, revision: Revision) -> Result<()> {
+        let done = self.local.save(old, new, revision);
+        let description = self.unwritten.as_ref().is_some_and(|unwritten| unwritten.description);
+        match &done {
+            Ok(()) if description => {}
+            Ok(()) => self.note(None),
+            Err(error) => self.note(Some((format!("endpoints can not be written down: {error:#}"), description))),
+        }
+        done
+    }
+
+    fn note(&mut self, failed: Option<(String, bool)>) {
+        let retry_at = time::Instant::now() + RETRY;
+        self.unwritten = failed.map(|(why, description)| Unwritten { why: why.into(), description, retry_at });
+    }
+
+    /// Tries again what could not be written down.
+    fn retry(&mut self) {
+        let Some(Unwritten { description, retry_at, .. }) = self.unwritten else { return };
+        if time::Instant::now() < retry_at {
+            return;
+        }
+        let now = self.now();
+        if description {
+            self.keep(now.revision);
+        } else if let Err(error) = self.save(&now.cluster, &now.cluster, now.revision) {
+            tracing::debug!("try again to write the state: {error:#}");
+        }
+        self.publish(now.revision, Arc::clone(&now.cluster));
+    }
+
     /// Looks whether the file is another, and takes it over if it has no fault.
     fn look(&mut self) -> Looked {
+        self.retry();
         let text = match self.file.look() {
             Ok(Some(text)) => text,
             Ok(None) => return if self.file.is_settled() { Looked::Same } else { Looked::Unsettled },
@@ -205,12 +257,9 @@ impl Inner {
         let now = self.now();
         let revision = if cluster == *now.cluster { now.revision } else { now.revision.next() };
         self.refused = None;
-        if text != self.text || self.unkept.is_some() {
-            self.unkept = self.local.save_description(&text, revision).err().map(|error| {
-                let text = format!("in force, but not kept for a restart: {error:#}");
-                Problem { file: self.file.name(), position: None, text }
-            });
+        if text != self.text {
             self.text = text;
+            self.keep(revision);
         }
         self.publish(revision, Arc::new(cluster));
     }
@@ -222,8 +271,8 @@ impl Inner {
     }
 
     fn publish(&self, revision: Revision, cluster: Arc<Cluster>) {
-        let problem = self.refused.as_ref().or(self.unkept.as_ref()).cloned();
-        let snapshot = Snapshot { revision, cluster, problem };
+        let unwritten = self.unwritten.as_ref().map(|unwritten| Arc::clone(&unwritten.why));
+        let snapshot = Snapshot { revision, cluster, problem: self.refused.clone(), unwritten };
         self.state.send_if_modified(|state| {
             let changed = **state != snapshot;
             if changed {
@@ -231,6 +280,9 @@ impl Inner {
                     snapshot.problem.as_ref().filter(|problem| state.problem.as_ref() != Some(problem))
                 {
                     tracing::warn!("{problem}");
+                }
+                if let Some(why) = snapshot.unwritten.as_ref().filter(|why| state.unwritten.as_ref() != Some(why)) {
+                    tracing::warn!("{why}");
                 }
                 *state = Arc::new(snapshot);
             }
@@ -246,8 +298,10 @@ impl Inner {
         }
         if read::is_same(&next, &now.cluster) {
             let revision = now.revision.next();
-            let storage = |error: anyhow::Error| ChangeError::Storage(format!("{error:#}"));
-            self.local.save(&now.cluster, &next, revision).map_err(storage)?;
+            if let Err(error) = self.save(&now.cluster, &next, revision) {
+                self.publish(now.revision, Arc::clone(&now.cluster));
+                return Err(ChangeError::Storage(format!("nothing was changed: {error:#}")));
+            }
             self.publish(revision, Arc::new(next));
             if self.refused.is_some() {
                 // It may have been refused because of what is gone by this change.
@@ -279,7 +333,7 @@ impl Inner {
         self.file.write(&self.text, &text).map_err(storage)?;
         self.accept(text, read);
         if next.reservations != now.cluster.reservations
-            && let Err(error) = self.local.save(&now.cluster, next, self.now().revision)
+            && let Err(error) = self.save(&now.cluster, next, self.now().revision)
         {
             // What is kept for an app that is gone does no harm.
             tracing::warn!("give up the addresses of what is gone: {error:#}");

@@ -141,7 +141,7 @@ pub struct Endpoint {
     pub netns: String,
     /// How far it is.
     pub state: State,
-    /// Since when it is in that state.
+    /// When it was attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
 }
@@ -160,7 +160,7 @@ impl Endpoint {
             link: endpoint.link.to_string(),
             netns: endpoint.netns.path.as_str().to_owned(),
             state,
-            since: None,
+            since: endpoint.attached.map(Timestamp::from),
         }
     }
 }

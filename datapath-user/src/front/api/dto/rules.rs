@@ -115,22 +115,10 @@ pub struct Rule {
     /// Where it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
-    /// How often it decided, if that is counted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hits: Option<Hits>,
-}
-
-/// How often a rule decided.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hits {
-    /// Packets.
-    pub packets: u64,
-    /// Flows.
-    pub flows: u64,
 }
 
 impl Rule {
-    /// A rule of the cluster, without what is counted.
+    /// A rule of the cluster.
     pub fn of(id: Option<u32>, rule: &model::rule::Rule) -> Self {
         let model::rule::Rule { action, from, to, traffic, precedence, name, source } = rule;
         Self {
@@ -143,7 +131,6 @@ impl Rule {
             precedence: precedence.raw(),
             text: rule.to_string(),
             source: source.as_ref().map(Source::of),
-            hits: None,
         }
     }
 }

@@ -155,7 +155,7 @@ pub struct Table {
     pub used: u64,
     /// Most elements.
     pub max: u64,
-    /// How many did not fit, since the daemon started.
+    /// How many have no room, as of the last look.
     pub refused: u64,
 }
 
