@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "calls the redirect helpers")]
 
-use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, bpf_redir_neigh, xdp_action};
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh, xdp_action};
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
 use weft_common::addr::Ip;
 use weft_common::id::PeerId;
@@ -86,7 +86,8 @@ pub fn lost() -> i32 {
 #[inline(always)]
 fn send(forward: Forward) -> i32 {
     match forward {
-        Forward::Pass => TC_ACT_OK,
+        // Not TC_ACT_OK, which ends the chain: other programs and filters at the hook have a say about what is not ours.
+        Forward::Pass => TC_ACT_UNSPEC,
         Forward::Done => TC_ACT_SHOT,
         // SAFETY: the redirect helpers only note where the packet goes when the program returns their code.
         Forward::Into { link } => unsafe { bpf_redirect_peer(link, 0) as i32 },

@@ -83,6 +83,28 @@ fn a_tagged_tunnel_packet_is_of_another_interface() {
 }
 
 #[test]
+fn what_is_not_ours_is_left_to_the_programs_behind() {
+    let underlay = Underlay::bridged(2);
+    let host = underlay.host(1);
+    let mut ours = Machine::new();
+    configure(&mut ours);
+    // As somebody else's it knows nobody, and drops what it sees.
+    let mut others = Machine::new();
+    host.run(|| {
+        ours.attach(Program::FromUnderlay, UPLINK);
+        others.attach(Program::FromWorkload, UPLINK);
+    });
+    let [from, to] = [0, 1].map(|host| underlay.station(host, Family::V4));
+    let inner = udp(WEB.station(Family::V4), DB.station(Family::V4)).frame();
+    let injector = Injector::on(underlay.host(0), UPLINK);
+    injector.send(&Vxlan::new(from, to, SHOP.0).group(1).wrap(&inner));
+    eventually(SOON, || drops(&ours, DropReason::UnknownPeer) == 1);
+    assert_eq!(drops(&others, DropReason::UnknownInterface), 0);
+    injector.send(&udp(from, to).frame());
+    eventually(SOON, || drops(&others, DropReason::UnknownInterface) == 1);
+}
+
+#[test]
 fn what_the_tunnels_socket_takes_elsewhere_is_refused_at_the_gateway() {
     let underlay = Underlay::bridged(2);
     let host = underlay.host(1);

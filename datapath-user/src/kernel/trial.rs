@@ -2,7 +2,7 @@
 //!
 //! Loads a copy of it that reads the tables in force and writes into tables of its own, which go with it: no flow, no
 //! count and no event of the trial is seen by anybody, and what it would send is not sent. Does not know what the
-//! packet means. Invariant: a table is shared only if it is in [`SHARED`], and no program writes to any of those.
+//! packet means. Invariant: a table is shared only if it is in `SHARED`, and no program writes to any of those.
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{

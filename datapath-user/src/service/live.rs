@@ -173,7 +173,7 @@ impl Service {
     }
 
     fn told(&self, asked: &Asked, ran: &Ran, program: String, sent: usize) -> Live {
-        const OK: u32 = 0;
+        const UNSPEC: u32 = u32::MAX;
         const SHOT: u32 = 2;
         const REDIRECT: u32 = 7;
 
@@ -182,14 +182,14 @@ impl Service {
         let (found, to, from) = (asked.found, asked.to.route.hop, asked.from.route.hop);
         let verdict = match (ran.code, ran.reason) {
             (_, Some(reason)) => Err(reason),
-            (OK | REDIRECT, None) => Ok(()),
+            (UNSPEC | REDIRECT, None) => Ok(()),
             (_, None) => Err(DropReason::KernelRefused),
         };
         let asks_rules = verdict.is_ok() || is_policy(verdict);
         let same_rule = !asks_rules || ran.rule.is_none_or(|rule| rule == found.rule);
         let agrees = verdict == found.verdict && same_rule;
         let code = match ran.code {
-            OK => "TC_ACT_OK".to_owned(),
+            UNSPEC => "TC_ACT_UNSPEC".to_owned(),
             SHOT => "TC_ACT_SHOT".to_owned(),
             REDIRECT => "TC_ACT_REDIRECT".to_owned(),
             other => format!("code {other}"),

@@ -163,8 +163,8 @@ impl Machine {
     /// Puts a program at the ingress of a device of the calling thread's namespace, for as long as the machine lives.
     pub(crate) fn attach(&mut self, program: Program, device: &str) {
         self.load(program);
-        // Kernels before 6.6 want a place to hold it.
-        tc::qdisc_add_clsact(device).unwrap_or_else(|error| panic!("prepare {device}: {error}"));
+        // Kernels before 6.6 want a place to hold it. Another machine may have made it; without it attaching fails.
+        tc::qdisc_add_clsact(device).ok();
         let Some(Loaded::SchedClassifier(code)) = self.object.program_mut(program.name()) else {
             panic!("{program:?} is not for a device's ingress")
         };

@@ -51,8 +51,8 @@ pub(crate) struct Ran {
 impl Action {
     pub(crate) fn of(program: Program, code: u32) -> Self {
         match (program, code) {
-            // XDP_PASS, TC_ACT_OK.
-            (Program::Guard, 2) | (_, 0) => Self::Pass,
+            // XDP_PASS, TC_ACT_UNSPEC: TC_ACT_OK would keep it from others' programs.
+            (Program::Guard, 2) | (_, u32::MAX) => Self::Pass,
             // XDP_DROP, TC_ACT_SHOT.
             (Program::Guard, 1) | (_, 2) => Self::Drop,
             // TC_ACT_REDIRECT.
