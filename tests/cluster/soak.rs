@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use weft_tests::netns::Netns;
 use weft_tests::traffic::{Outcome, ping::ping};
 use weft_tests::underlay::Family;
-use weft_tests::wait::eventually;
+use weft_tests::wait::{eventually, holds_within};
 
 use super::{Cluster, REPAIRED, SOON};
 
@@ -33,7 +33,6 @@ fn nothing_is_left_of_ten_thousand_endpoints_that_came_and_went() {
 #[derive(Clone, Debug, PartialEq)]
 struct Held {
     descriptors: usize,
-    threads: usize,
     links: usize,
     pins: usize,
     elements: Vec<(String, u64)>,
@@ -48,6 +47,7 @@ fn come_and_go(count: usize) {
     let mut took = Vec::new();
     rounds(&cluster, &containers, (0, first), &mut took);
     let before = eventually_quiet(&cluster);
+    let running = threads(&cluster);
     let memory = resident(&cluster);
     let store = store_size(&cluster);
     took.clear();
@@ -66,7 +66,10 @@ fn come_and_go(count: usize) {
         resident(&cluster),
         store_size(&cluster)
     );
-    eventually(REPAIRED, || held(&cluster) == before || told(&held(&cluster), &before));
+    holds_within(REPAIRED, || held(&cluster) == before);
+    assert_eq!(held(&cluster), before);
+    // Those that wait for work come and go, and asking keeps them from going.
+    assert!(threads(&cluster) <= running + AT_ONCE, "from {running} to {} threads", threads(&cluster));
     assert!(resident(&cluster) <= memory + SLACK_KIB, "from {memory} to {} KiB", resident(&cluster));
     // Free pages are used again; the file grows in steps.
     assert!(store_size(&cluster) <= 2 * store, "from {store} to {} bytes", store_size(&cluster));
@@ -116,18 +119,14 @@ fn held(cluster: &Cluster) -> Held {
     let used = |map: &serde_json::Value| (map["name"].as_str().unwrap().to_owned(), map["used"].as_u64().unwrap());
     Held {
         descriptors: process("fd"),
-        threads: process("task"),
         links: host.namespace().ip("-o link").lines().count(),
         pins: files(host.bpffs()),
         elements: maps["maps"].as_array().unwrap().iter().map(used).filter(|(name, _)| name != "FLOWS").collect(),
     }
 }
 
-fn told(now: &Held, before: &Held) -> bool {
-    if std::env::var_os("WEFT_TEST_VERBOSE").is_some() {
-        eprintln!("held {now:?}, before {before:?}");
-    }
-    false
+fn threads(cluster: &Cluster) -> usize {
+    fs::read_dir(format!("/proc/{}/task", cluster.hosts[0].daemon_pid())).unwrap().count()
 }
 
 fn files(folder: &Path) -> usize {

@@ -15,6 +15,7 @@ mod tables;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     path::Path,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -138,28 +139,45 @@ impl Reconciler {
         let began = Instant::now();
         let mut pass = Pass::default();
         let mut outcome = Outcome::default();
+        let mut sweeps = false;
         match self.try_pass(cluster, &mut pass, &mut outcome).await {
-            Ok(()) => self.status.revision = revision,
+            Ok(changed) => {
+                self.status.revision = revision;
+                sweeps = changed || Instant::now() >= self.sweep_at;
+            }
             Err(error) => pass.fail(&error),
         }
-        for failure in &pass.failures {
-            if !self.status.failures.contains(failure) {
-                tracing::warn!("{failure}");
-            }
-        }
-        self.status.failures = pass.failures;
-        self.status.endpoints = pass.endpoints;
+        self.status.endpoints = mem::take(&mut pass.endpoints);
         self.status.refused = self.loaded.refused.iter().map(|refused| refused.program.to_string()).collect();
         self.status.epoch = self.tables.epoch().0;
         self.status.passes += 1;
         self.status.when = Some(SystemTime::now());
         self.status.took = began.elapsed();
         outcome.plan = Arc::clone(&self.running);
-        self.board.post(self.status.clone());
+        self.post(&pass);
+        // Whoever waits for the change has it by now; its programs decide anew on what is being sent.
+        if sweeps {
+            let looked = Instant::now();
+            self.sweep(&mut pass);
+            self.sweep_at = Instant::now() + SWEEP.max(looked.elapsed() * WHOLE_SHARE);
+            self.post(&pass);
+        }
         outcome
     }
 
-    async fn try_pass(&mut self, cluster: &Cluster, pass: &mut Pass, outcome: &mut Outcome) -> Result<()> {
+    /// Says on the board how far it is.
+    fn post(&mut self, pass: &Pass) {
+        for failure in &pass.failures {
+            if !self.status.failures.contains(failure) {
+                tracing::warn!("{failure}");
+            }
+        }
+        self.status.failures.clone_from(&pass.failures);
+        self.board.post(self.status.clone());
+    }
+
+    /// Says whether the tables were changed.
+    async fn try_pass(&mut self, cluster: &Cluster, pass: &mut Pass, outcome: &mut Outcome) -> Result<bool> {
         let facts = self.devices.facts(cluster, &self.host).await?;
         let mut next = plan(cluster, &self.host, &facts, &self.running);
         self.status.without_room.clear();
@@ -214,12 +232,7 @@ impl Reconciler {
             self.masquerade(pass, is_drift);
         }
         self.open_veths(pass, is_drift).await;
-        if applied.changed || Instant::now() >= self.sweep_at {
-            let looked = Instant::now();
-            self.sweep(pass);
-            self.sweep_at = Instant::now() + SWEEP.max(looked.elapsed() * WHOLE_SHARE);
-        }
-        Ok(())
+        Ok(applied.changed)
     }
 
     /// Makes the devices that are missing, all of them off. Says whether a number may be known now that was not.
