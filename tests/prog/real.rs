@@ -97,10 +97,10 @@ fn what_is_not_ours_is_left_to_the_programs_behind() {
     let [from, to] = [0, 1].map(|host| underlay.station(host, Family::V4));
     let inner = udp(WEB.station(Family::V4), DB.station(Family::V4)).frame();
     let injector = Injector::on(underlay.host(0), UPLINK);
-    injector.send(&Vxlan::new(from, to, SHOP.0).group(1).wrap(&inner));
+    injector.send(Vxlan::new(from, to, SHOP.0).group(1).wrap(&inner));
     eventually(SOON, || drops(&ours, DropReason::UnknownPeer) == 1);
     assert_eq!(drops(&others, DropReason::UnknownInterface), 0);
-    injector.send(&udp(from, to).frame());
+    injector.send(udp(from, to).frame());
     eventually(SOON, || drops(&others, DropReason::UnknownInterface) == 1);
 }
 
