@@ -3,6 +3,7 @@
 use super::lab::cast::{At, DB, SHOP, WEB};
 use super::lab::machine::{Machine, Program};
 use std::time::Duration;
+use weft::kernel::attach::tcx_is_available;
 use weft_common::addr::{Ip, Mac};
 use weft_common::id::Epoch;
 use weft_common::route::Endpoint;
@@ -91,8 +92,14 @@ fn what_is_not_ours_is_left_to_the_programs_behind() {
     // As somebody else's it knows nobody, and drops what it sees.
     let mut others = Machine::new();
     host.run(|| {
+        // Of filters without a priority the last one comes first, of links the first.
+        if !tcx_is_available() {
+            others.attach(Program::FromWorkload, UPLINK);
+        }
         ours.attach(Program::FromUnderlay, UPLINK);
-        others.attach(Program::FromWorkload, UPLINK);
+        if tcx_is_available() {
+            others.attach(Program::FromWorkload, UPLINK);
+        }
     });
     let [from, to] = [0, 1].map(|host| underlay.station(host, Family::V4));
     let inner = udp(WEB.station(Family::V4), DB.station(Family::V4)).frame();
