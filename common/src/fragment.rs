@@ -50,7 +50,7 @@ impl Datagram {
     /// Whether a datagram with the same id may begin.
     #[inline(always)]
     pub const fn is_over(&self, now: u64) -> bool {
-        now.saturating_sub(self.seen) > Self::LIFETIME
+        now.wrapping_sub(self.seen).cast_signed() > Self::LIFETIME.cast_signed()
     }
 
     /// Whether a later fragment that starts at `offset` leaves the first one whole.

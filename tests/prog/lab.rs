@@ -389,7 +389,8 @@ impl Lab {
         let table = &mut self.tables(at).datagrams;
         let all: Vec<_> = table.iter().collect::<Result<_, _>>().expect("read the datagrams");
         for (key, mut datagram) in all {
-            datagram.seen = datagram.seen.checked_sub(by).expect("the machine is up for longer");
+            // Wraps on a machine that was started since.
+            datagram.seen = datagram.seen.wrapping_sub(by);
             table.insert(key, datagram, 0).expect("write a datagram");
         }
     }
