@@ -102,7 +102,7 @@ impl Watched {
         (self.read, self.seen) = (Some(stamp), Some(stamp));
         String::from_utf8(bytes).map_err(|error| {
             let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
-            problem(Some(position(&valid, valid.len())), "this is not UTF-8".to_owned())
+            problem(Some(Lines::of(&valid).position(valid.len())), "this is not UTF-8".to_owned())
         })
     }
 
@@ -164,14 +164,56 @@ fn replace(path: &Path, temporary: &Path, text: &str) -> io::Result<()> {
     fs::rename(temporary, path)
 }
 
-/// The line and column of a byte of a text.
-pub(super) fn position(text: &str, at: usize) -> Position {
-    let mut end = at.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
+/// A text whose lines are known, so that the place of a byte is found without reading all that is before it.
+#[derive(Debug)]
+pub(super) struct Lines<'a> {
+    text: &'a str,
+    /// Where each line starts.
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn of(text: &'a str) -> Self {
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(end, _)| end + 1)).collect();
+        Self { text, starts }
     }
-    let before = &text[..end];
-    let line = before.rsplit('\n').next().unwrap_or(before);
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).saturating_add(1);
-    Position { line: count(before.matches('\n').count()), column: count(line.chars().count()) }
+
+    /// In which line a byte is, counted from 1.
+    pub(super) fn line(&self, at: usize) -> u32 {
+        u32::try_from(self.before(at)).unwrap_or(u32::MAX)
+    }
+
+    /// The line and column of a byte.
+    pub(super) fn position(&self, at: usize) -> Position {
+        let start = self.starts[self.before(at) - 1];
+        let column = self.text[start..self.text.floor_char_boundary(at)].chars().count();
+        Position { line: self.line(at), column: u32::try_from(column).unwrap_or(u32::MAX).saturating_add(1) }
+    }
+
+    /// How many lines start up to there: at least the first.
+    fn before(&self, at: usize) -> usize {
+        self.starts.partition_point(|&start| start <= at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_what_counting_from_the_start_finds() {
+        for text in ["", "a", "\n", "one\ntwo\n", "\n\nzw\u{f6}lf\r\n\u{6c34}\n\nlast"] {
+            let lines = Lines::of(text);
+            for (at, _) in text.char_indices().chain([(text.len(), ' ')]) {
+                let (before, line) = (&text[..at], text[..at].rsplit('\n').next().unwrap_or_default());
+                let position = lines.position(at);
+                assert_eq!(position.line as usize, before.matches('\n').count() + 1, "{text:?} at {at}");
+                assert_eq!(position.column as usize, line.chars().count() + 1, "{text:?} at {at}");
+                assert_eq!(lines.line(at), position.line);
+            }
+            // Beyond the end it is the end, and within a character its start.
+            assert_eq!(lines.position(text.len() + 9), lines.position(text.len()));
+        }
+        assert_eq!(Lines::of("\u{fc}").position(1), Position { line: 1, column: 1 });
+    }
 }

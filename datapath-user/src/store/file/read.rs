@@ -39,7 +39,7 @@ use crate::model::{
     rule::{Rule, Source},
 };
 
-use super::{super::Problem, disk::position};
+use super::{super::Problem, disk::Lines};
 
 /// What the file says of a cluster, wherever it says it.
 #[derive(Debug, PartialEq)]
@@ -118,14 +118,15 @@ struct RoleTable {
 
 /// A cluster as `text` describes it, with the endpoints and reservations of `base`.
 pub(super) fn read(text: &str, file: &Arc<str>, host: &HostName, base: &Cluster) -> Result<Cluster, Problem> {
-    let problem = |at: Option<usize>, text_of: String| Problem {
+    let lines = Lines::of(text);
+    let problem = |at: Option<usize>, text: String| Problem {
         file: Arc::clone(file),
-        position: at.map(|at| position(text, at)),
-        text: text_of,
+        position: at.map(|at| lines.position(at)),
+        text,
     };
     let document: Document = toml::from_str(text)
         .map_err(|error| problem(error.span().map(|span| span.start), error.message().to_owned()))?;
-    let mut reader = Reader { text, file, places: BTreeMap::new() };
+    let mut reader = Reader { lines: &lines, file, places: BTreeMap::new() };
     let cluster = reader.cluster(document, base).map_err(|(at, text)| problem(Some(at), text))?;
     if !cluster.hosts.contains_key(host) {
         return Err(problem(None, format!("there is no [host.{host}], and that is this host")));
@@ -152,7 +153,7 @@ pub(super) fn read(text: &str, file: &Arc<str>, host: &HostName, base: &Cluster)
 type Wrong = (usize, String);
 
 struct Reader<'a> {
-    text: &'a str,
+    lines: &'a Lines<'a>,
     file: &'a Arc<str>,
     /// At which byte each part of the cluster is.
     places: BTreeMap<Place, usize>,
@@ -237,7 +238,7 @@ impl Reader<'_> {
     fn rule(&mut self, at: usize, text: &Spanned<String>) -> Result<Rule, Wrong> {
         let start = text.span().start;
         self.places.insert(Place::Rule(at), start);
-        let line = position(self.text, start).line;
+        let line = self.lines.line(start);
         let rule: Rule = parsed(text)?;
         Ok(Rule { source: Some(Source { file: Arc::clone(self.file), line }), ..rule })
     }
