@@ -172,7 +172,7 @@ fn reset(packet: &Packet, check: [u8; 2]) -> Tcp {
         check: [0; 2],
         urgent: [0; 2],
     };
-    let sum = pseudo(packet, Tcp::LEN, protocol::TCP);
+    let sum = Sum::pseudo(&packet.src, &packet.dst, protocol::TCP, Tcp::LEN);
     tcp.check = if is_left_to_device(packet, check) {
         sum.unfinished()
     } else {
@@ -191,25 +191,7 @@ fn reset(packet: &Packet, check: [u8; 2]) -> Tcp {
 #[inline(always)]
 fn is_left_to_device(packet: &Packet, check: [u8; 2]) -> bool {
     let len = packet.end.wrapping_sub(u32::from(packet.l4));
-    pseudo(packet, len, packet.protocol).unfinished() == check
-}
-
-#[inline(always)]
-fn pseudo(packet: &Packet, len: u32, protocol: u8) -> Sum {
-    let mut sum = addresses(packet).add([0, protocol]).add((len as u16).to_be_bytes());
-    if len > 0xffff {
-        sum = sum.add(((len >> 16) as u16).to_be_bytes());
-    }
-    sum
-}
-
-#[inline(always)]
-fn addresses(packet: &Packet) -> Sum {
-    if packet.src.is_v4() {
-        return Sum::default().add_u32(packet.src.0[3]).add_u32(packet.dst.0[3]);
-    }
-    let (Ip([a, b, c, d]), Ip([e, f, g, h])) = (packet.src, packet.dst);
-    Sum::default().add_u32(a).add_u32(b).add_u32(c).add_u32(d).add_u32(e).add_u32(f).add_u32(g).add_u32(h)
+    Sum::pseudo(&packet.src, &packet.dst, packet.protocol, len).unfinished() == check
 }
 
 impl Error4 {
@@ -247,7 +229,9 @@ impl Error6 {
         };
         let rest = mtu.to_be_bytes();
         let len = 8 + Self::QUOTE as u16;
-        let sum = pseudo(packet, u32::from(len), protocol::ICMPV6).add([kind, code]).add_u32(u32::from_ne_bytes(rest));
+        let sum = Sum::pseudo(&packet.src, &packet.dst, protocol::ICMPV6, len.into())
+            .add([kind, code])
+            .add_u32(u32::from_ne_bytes(rest));
         let check = Sum(sum.0 + quote.0).field();
         Self { ip: ipv6(packet, len, protocol::ICMPV6), icmp: Icmp { kind, code, check, rest } }
     }

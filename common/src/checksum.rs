@@ -3,12 +3,30 @@
 //! A [`Sum`] is a ones'-complement sum that has not been folded. Words are added as they lie in memory:
 //! the sum is independent of byte order as long as every word is read the same way (RFC 1071 §2.B).
 
+use crate::addr::Ip;
+
 /// A ones'-complement sum, not yet folded to 16 bits.
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use]
 pub struct Sum(pub u64);
 
 impl Sum {
+    /// The sum of the pseudo header of a transport of `len` bytes (RFC 9293 §3.1, RFC 8200 §8.1).
+    #[inline(always)]
+    pub const fn pseudo(src: &Ip, dst: &Ip, protocol: u8, len: u32) -> Self {
+        let (&Ip([a, b, c, d]), &Ip([e, f, g, h])) = (src, dst);
+        let addresses = if src.is_v4() {
+            Self(0).add_u32(d).add_u32(h)
+        } else {
+            Self(0).add_u32(a).add_u32(b).add_u32(c).add_u32(d).add_u32(e).add_u32(f).add_u32(g).add_u32(h)
+        };
+        let mut sum = addresses.add([0, protocol]).add((len as u16).to_be_bytes());
+        if len > 0xffff {
+            sum = sum.add(((len >> 16) as u16).to_be_bytes());
+        }
+        sum
+    }
+
     /// The sum that a checksum field in memory stands for, without the words it covered.
     #[inline(always)]
     pub const fn from_field(field: [u8; 2]) -> Self {

@@ -113,7 +113,8 @@ pub enum State {
     Closing = 2,
 }
 
-const SECOND: u64 = 1_000_000_000;
+/// In nanoseconds of the monotonic clock.
+pub(crate) const SECOND: u64 = 1_000_000_000;
 
 /// Granularity of [`Flow::seen`]: a store per packet would move the entry's cache line between cores.
 pub const SEEN_STEP: u64 = SECOND / 4;
@@ -194,6 +195,13 @@ pub enum Match {
     Gone,
 }
 
+/// Whether what was seen is longer ago than `limit`, in nanoseconds. Another processor may have seen a packet after this
+/// one read the clock: that is less than nothing ago.
+#[inline(always)]
+pub(crate) const fn is_older(seen: u64, now: u64, limit: u64) -> bool {
+    now.wrapping_sub(seen).cast_signed() > limit.cast_signed()
+}
+
 impl Flow {
     /// The side that opened it.
     #[inline(always)]
@@ -221,8 +229,6 @@ impl Flow {
     #[inline(always)]
     pub fn is_expired(&self, protocol: u8, now: u64) -> bool {
         use crate::header::protocol;
-        // Another processor may have seen a packet after this one read the clock: not yet idle, by less than nothing.
-        let idle = now.wrapping_sub(self.seen).cast_signed();
         let limit: u64 = match (protocol, self.state) {
             (protocol::TCP | protocol::SCTP, state) if state == State::Open as u8 => return false,
             // Long enough for a SYN's last retransmission (RFC 6298: 1+2+4+8+16+32 s), and for late
@@ -233,7 +239,7 @@ impl Flow {
             (_, state) if state == State::Opening as u8 => 120 * SECOND,
             _ => 300 * SECOND,
         };
-        idle > limit.cast_signed()
+        is_older(self.seen, now, limit)
     }
 
     /// The state after `packet`.

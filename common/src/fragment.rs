@@ -5,6 +5,7 @@
 //! looked at, and the receiver's own stack discards them.
 
 use crate::addr::Ip;
+use crate::flow::{SECOND, is_older};
 use crate::parse::Ports;
 
 crate::wire! {
@@ -39,7 +40,7 @@ impl Datagram {
     /// In place of `first_end`: nothing of this datagram may pass any more.
     pub const POISONED: u32 = u32::MAX;
     /// Linux gives a datagram 30 s to be complete (`net.ipv4.ipfrag_time`).
-    const LIFETIME: u64 = 30_000_000_000;
+    const LIFETIME: u64 = 30 * SECOND;
 
     /// The ports of the flow.
     #[inline(always)]
@@ -50,7 +51,7 @@ impl Datagram {
     /// Whether a datagram with the same id may begin.
     #[inline(always)]
     pub const fn is_over(&self, now: u64) -> bool {
-        now.wrapping_sub(self.seen).cast_signed() > Self::LIFETIME.cast_signed()
+        is_older(self.seen, now, Self::LIFETIME)
     }
 
     /// Whether a later fragment that starts at `offset` leaves the first one whole.

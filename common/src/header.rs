@@ -12,6 +12,13 @@ pub use network_types::udp::UdpHdr;
 
 use crate::addr::Mac;
 
+/// Bytes of an IPv4 header without options.
+pub const IPV4_LEN: u32 = Ipv4Hdr::LEN as u32;
+/// Bytes of an IPv6 header without extensions.
+pub const IPV6_LEN: u32 = Ipv6Hdr::LEN as u32;
+/// Bytes of a UDP header.
+pub const UDP_LEN: u32 = UdpHdr::LEN as u32;
+
 /// A header that can be copied out of a packet.
 ///
 /// # Safety

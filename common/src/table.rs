@@ -181,6 +181,30 @@ crate::wire! {
     }
 }
 
+impl Counts {
+    /// One packet that was handed on, of `bytes`.
+    #[inline(always)]
+    pub const fn packet(bytes: u32) -> Self {
+        Self { packets: 1, bytes: bytes as u64, flows: 0, drops: 0 }
+    }
+
+    /// Counts these too.
+    #[inline(always)]
+    pub const fn add(&mut self, more: Self) {
+        self.packets += more.packets;
+        self.bytes += more.bytes;
+        self.flows += more.flows;
+        self.drops += more.drops;
+    }
+
+    /// Both together.
+    #[must_use]
+    pub const fn plus(mut self, more: Self) -> Self {
+        self.add(more);
+        self
+    }
+}
+
 /// Names a layout of all tables: the pin directory carries it.
 pub const DIGEST: u64 = {
     let layouts = [

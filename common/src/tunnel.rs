@@ -5,16 +5,12 @@
 
 use crate::addr::Ip;
 use crate::checksum::Sum;
-use crate::header::{Bytes, Ether, Ipv4Hdr, Ipv6Hdr, UdpHdr, Vxlan, protocol};
+use crate::header::{Bytes, Ether, IPV4_LEN, IPV6_LEN, Ipv4Hdr, Ipv6Hdr, UDP_LEN, UdpHdr, Vxlan, protocol};
 use crate::id::{AppId, Identity, RoleId};
 use crate::verdict::DropReason;
 
 /// UDP port of the tunnel unless configured: 4789 belongs to Docker Swarm, 8472 to flannel and Cilium.
 pub const PORT: u16 = 6784;
-
-const UDP_LEN: u32 = 8;
-const IPV4_LEN: u32 = 20;
-const IPV6_LEN: u32 = 40;
 
 crate::wire! {
     /// How to reach another host.

@@ -154,8 +154,7 @@ fn note(entry: Entry, run: &Run, len: u32) {
 /// Counts a packet that passes, whether it has a flow or not.
 #[inline(always)]
 fn pass(run: &Run, len: u32) {
-    let counts = Counts { packets: 1, bytes: u64::from(len), ..Counts::default() };
-    maps::count_traffic(run.sender.identity.app, run.receiver.identity.app, counts);
+    maps::count_traffic(run.sender.identity.app, run.receiver.identity.app, Counts::packet(len));
 }
 
 /// Whether it goes to or comes from the tunnel's port of whoever is behind this host's stack. Masqueraded, it

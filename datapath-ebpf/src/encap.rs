@@ -2,10 +2,10 @@
 
 use aya_ebpf::bindings::{
     BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
-    BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
+    BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
 };
 use weft_common::checksum::Sum;
-use weft_common::header::{Bytes as _, Ether, Ipv4Hdr, Ipv6Hdr};
+use weft_common::header::{Bytes as _, Ether, IPV4_LEN, IPV6_LEN, Ipv4Hdr, Ipv6Hdr};
 use weft_common::tunnel::{Inner, Outer4, Outer6, Peer, overhead};
 use weft_common::verdict::DropReason;
 
@@ -39,8 +39,8 @@ pub fn head(skb: &mut Skb, room: &mut Room, peer: &Peer, inner: &Inner) -> Resul
 #[inline(always)]
 pub fn back(skb: &mut Skb, room: &mut Room, peer: &Peer, inner: &Inner) -> Result<(), DropReason> {
     let outer = if peer.addr.is_v4() { overhead(true) } else { overhead(false) } - Ether::LEN;
-    skb.shrink(outer, FIXED_GSO)?;
-    skb.grow(outer, FIXED_GSO)?;
+    skb.shrink(outer, 0)?;
+    skb.grow(outer, 0)?;
     head(skb, room, peer, inner)
 }
 
@@ -51,23 +51,23 @@ pub fn pop(skb: &mut Skb, inner: u32, ether: &Ether) -> Result<bool, DropReason>
     let outer_v4 = inner < overhead(false);
     let inner_v4 = ether.ethertype == Ether::IPV4;
     let typed = if outer_v4 == inner_v4 && (inner_v4 || ether.ethertype == Ether::IPV6) {
-        skb.shrink(inner, FIXED_GSO)?;
+        skb.shrink(inner, 0)?;
         true
     } else {
         // Kernels before 6.3 refuse the flags, and have no other way to change the packet's protocol.
         let flag = if inner_v4 { BPF_F_ADJ_ROOM_DECAP_L3_IPV4 } else { BPF_F_ADJ_ROOM_DECAP_L3_IPV6 };
         let is_ip = inner_v4 || ether.ethertype == Ether::IPV6;
-        if is_ip && skb.shrink(inner, FIXED_GSO | u64::from(flag)).is_ok() {
+        if is_ip && skb.shrink(inner, flag.into()).is_ok() {
             true
         } else {
             // Nor do they let it become shorter than the header that they take it to have.
             let least = inner + Ether::LEN + if outer_v4 { IPV4_LEN } else { IPV6_LEN };
             let len = skb.len();
             if len >= least {
-                skb.shrink(inner, FIXED_GSO)?;
+                skb.shrink(inner, 0)?;
             } else {
                 skb.resize(least)?;
-                skb.shrink(inner, FIXED_GSO)?;
+                skb.shrink(inner, 0)?;
                 // What is not IP may be padded, as on any wire.
                 if is_ip {
                     skb.resize(len - inner)?;
@@ -98,12 +98,7 @@ pub fn mark(skb: &mut Skb, ethertype: [u8; 2], tos: u8) -> Result<(), DropReason
     }
 }
 
-const IPV4_LEN: u32 = size_of::<Ipv4Hdr>() as u32;
-const IPV6_LEN: u32 = size_of::<Ipv6Hdr>() as u32;
-
-const FIXED_GSO: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
-
 /// The room holds a UDP header and an inner Ethernet header: segmentation and checksum offloads of the
 /// packet, and of the device it leaves by, stay in use.
 const ENCAP: u64 =
-    FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L4_UDP as u64 | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64 | ((Ether::LEN as u64) << 56);
+    BPF_F_ADJ_ROOM_ENCAP_L4_UDP as u64 | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64 | ((Ether::LEN as u64) << 56);

@@ -266,12 +266,7 @@ pub fn count_traffic(src: AppId, dst: AppId, add: Counts) {
     let pair = Pair { src, dst };
     if let Some(counts) = TRAFFIC.get_ptr_mut(pair) {
         // SAFETY: this CPU's own element; nothing else runs on it before this program ends.
-        unsafe {
-            (*counts).packets += add.packets;
-            (*counts).bytes += add.bytes;
-            (*counts).flows += add.flows;
-            (*counts).drops += add.drops;
-        }
+        unsafe { (*counts).add(add) };
     } else {
         // When the table is full the pair is not counted; the daemon shows how full it is.
         _ = TRAFFIC.insert(pair, add, 0);

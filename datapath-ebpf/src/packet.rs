@@ -17,7 +17,7 @@ use aya_ebpf::helpers::{
 use aya_ebpf::programs::{TcContext, XdpContext};
 use weft_common::addr::Ip;
 use weft_common::checksum::Sum;
-use weft_common::header::{Bytes, Ether, Header, Tcp, protocol};
+use weft_common::header::{Bytes, Ether, Header, IPV6_LEN, Tcp, UDP_LEN, Vxlan, protocol};
 use weft_common::id::Identity;
 use weft_common::parse::{Packet, parse_into};
 use weft_common::tunnel::{self, Tunnel};
@@ -26,7 +26,7 @@ use weft_common::verdict::DropReason;
 /// Bytes that hold all headers of any packet that is not refused.
 const HEADERS: u32 = 256;
 
-const UDP_LEN: u32 = 8;
+const FIXED_GSO: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
 
 /// Beyond this no header is looked for: lets the verifier bound every offset.
 const REACH: u32 = 0x3fff;
@@ -142,18 +142,18 @@ impl Skb {
     }
 
     /// Opens room for `len` bytes behind the link header, whose copy ends up in front of the network
-    /// header. `flags` say what the room will hold, so that offloads keep working.
+    /// header. `flags` say what the room will hold, so that offloads keep working. What segments carry stays.
     #[inline(always)]
     pub fn grow(&mut self, len: u32, flags: u64) -> Result<(), DropReason> {
         // SAFETY: changes the packet the context belongs to; no pointer into it is held.
-        ok(unsafe { bpf_skb_adjust_room(self.raw, len as i32, BPF_ADJ_ROOM_MAC, flags) })
+        ok(unsafe { bpf_skb_adjust_room(self.raw, len as i32, BPF_ADJ_ROOM_MAC, FIXED_GSO | flags) })
     }
 
     /// Takes away `len` bytes behind the link header.
     #[inline(always)]
     pub fn shrink(&mut self, len: u32, flags: u64) -> Result<(), DropReason> {
         // SAFETY: as in `grow`.
-        ok(unsafe { bpf_skb_adjust_room(self.raw, -(len as i32), BPF_ADJ_ROOM_MAC, flags) })
+        ok(unsafe { bpf_skb_adjust_room(self.raw, -(len as i32), BPF_ADJ_ROOM_MAC, FIXED_GSO | flags) })
     }
 
     /// Cuts or pads the frame to `len` bytes; a merged packet becomes a plain one.
@@ -175,7 +175,7 @@ impl Skb {
             return Err(DropReason::KernelRefused);
         }
         if self.len() < len {
-            return self.grow(len - self.len(), BPF_F_ADJ_ROOM_FIXED_GSO.into());
+            return self.grow(len - self.len(), 0);
         }
         // As many as TCP has options.
         for word in 0..10 {
@@ -192,12 +192,12 @@ impl Skb {
     /// taken away; what is left then has to be no shorter than a network header, so there is more than `len` meanwhile.
     #[inline(always)]
     pub fn settle(&mut self, len: u32, at: u32) -> Result<(), DropReason> {
-        const LEFT: u32 = 14 + 40;
+        const LEFT: u32 = Ether::LEN + IPV6_LEN;
 
         let least = at + 2 + LEFT;
         self.fit(if len < least { least } else { len })?;
-        self.shrink(at + 2, BPF_F_ADJ_ROOM_FIXED_GSO.into())?;
-        self.grow(at + 2, BPF_F_ADJ_ROOM_FIXED_GSO.into())?;
+        self.shrink(at + 2, 0)?;
+        self.grow(at + 2, 0)?;
         if self.len() != len {
             // Where it can not be cut the rest is padding.
             _ = self.resize(len);
@@ -226,13 +226,11 @@ impl Skb {
     /// As [`Skb::reveal`], also of what is in a tunnel to `port`.
     #[inline(always)]
     pub fn reveal_tunnel(&self, port: u16) {
-        const VXLAN_LEN: u32 = 8;
-
         if self.readable() < self.headers() {
             let outer = self.transport_end(0);
             // The port of UDP. Of another protocol it is another field, and at worst more is made readable than is read.
             let is_tunnel = self.get(outer - 6) == Some(port.to_be_bytes());
-            let end = if is_tunnel { self.transport_end(outer + VXLAN_LEN) } else { outer };
+            let end = if is_tunnel { self.transport_end(outer + Vxlan::LEN) } else { outer };
             if self.readable() < end {
                 self.pull();
             }
@@ -267,7 +265,7 @@ impl Skb {
     fn transport_end(&self, at: u32) -> u32 {
         const PROTOCOL4: u32 = Ether::LEN + 9;
         const PROTOCOL6: u32 = Ether::LEN + 6;
-        const IPV6_END: u32 = Ether::LEN + 40;
+        const IPV6_END: u32 = Ether::LEN + IPV6_LEN;
 
         let (start, protocol) = match self.get(at + 12) {
             Some(Ether::IPV4) => {

@@ -32,7 +32,7 @@ pub fn from_endpoint(skb: &mut Skb, run: &mut Run) -> Result<(), DropReason> {
         Message::Query => return Err(DropReason::RogueRouter),
         Message::Report => {
             learn(skb, run);
-            copy(skb, run, Audience::Peers);
+            packet(skb, run, Audience::Peers);
             return Ok(());
         }
         Message::Other => {}
@@ -40,8 +40,8 @@ pub fn from_endpoint(skb: &mut Skb, run: &mut Run) -> Result<(), DropReason> {
     if is_for_all(run.packet.dst) && !maps::may_flood(run.sender.hop.index, run.now) {
         return Err(DropReason::BroadcastStorm);
     }
-    copy(skb, run, Audience::Endpoints);
-    copy(skb, run, Audience::Peers);
+    packet(skb, run, Audience::Endpoints);
+    packet(skb, run, Audience::Peers);
     Ok(())
 }
 
@@ -64,16 +64,13 @@ pub fn is_for_endpoints(skb: &Skb, run: &mut Run) -> Result<bool, DropReason> {
 #[cold]
 #[inline(never)]
 pub fn from_peer(skb: &mut Skb, run: &mut Run) {
-    copy(skb, run, Audience::Endpoints);
+    packet(skb, run, Audience::Endpoints);
 }
 
 /// Copies a frame that is not IP and came with `len` bytes. Policy was asked already, about all of the app.
 #[inline(never)]
 pub fn frame(skb: &mut Skb, run: &mut Run, audience: Audience, len: u32) {
-    let to_peers = u32::from(audience == Audience::Peers);
-    let mut copying = Copying { skb: skb.again(), run, len, to_peers, asks: 0 };
-    // SAFETY: the kernel calls `each` with the pointer while this frame lives.
-    unsafe { bpf_loop(MEMBERS_MAX, each as *mut c_void, (&raw mut copying).cast(), 0) };
+    copy(skb, run, audience, len, 0);
 }
 
 /// Whether the packet is for many: by its address, or by the frame's, as a prefix's own broadcast address is not
@@ -184,10 +181,17 @@ struct Copying {
     asks: u32,
 }
 
+/// Copies an IP packet to those who want and may have it.
 #[inline(always)]
-fn copy(skb: &mut Skb, run: &mut Run, audience: Audience) {
+fn packet(skb: &mut Skb, run: &mut Run, audience: Audience) {
+    let len = skb.len();
+    copy(skb, run, audience, len, 1);
+}
+
+#[inline(always)]
+fn copy(skb: &mut Skb, run: &mut Run, audience: Audience, len: u32, asks: u32) {
     let to_peers = u32::from(audience == Audience::Peers);
-    let mut copying = Copying { skb: skb.again(), run, len: skb.len(), to_peers, asks: 1 };
+    let mut copying = Copying { skb: skb.again(), run, len, to_peers, asks };
     // SAFETY: the kernel calls `each` with the pointer while this frame lives.
     unsafe { bpf_loop(MEMBERS_MAX, each as *mut c_void, (&raw mut copying).cast(), 0) };
 }
@@ -256,10 +260,11 @@ fn may_have(run: &mut Run, to: Identity) -> bool {
     decide(&maps::Compiled, maps::config().epoch, &run.query).verdict.is_ok()
 }
 
+/// Counts a packet that one of the sender's app gets.
 #[inline(always)]
-fn count(len: u32, run: &Run) {
+pub fn count(len: u32, run: &Run) {
     let app = run.sender.identity.app;
-    maps::count_traffic(app, app, Counts { packets: 1, bytes: u64::from(len), ..Counts::default() });
+    maps::count_traffic(app, app, Counts::packet(len));
 }
 
 /// What the members of an app say of a frame.

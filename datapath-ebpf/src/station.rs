@@ -10,7 +10,6 @@ use weft_common::header::Ether;
 use weft_common::id::{AppId, PeerId};
 use weft_common::policy::decide_frame;
 use weft_common::route::Hop;
-use weft_common::table::Counts;
 use weft_common::tunnel::close_ecn;
 use weft_common::verdict::DropReason;
 
@@ -26,7 +25,7 @@ pub fn from_endpoint(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Outcome {
     let len = skb.len();
     match leads_to(skb, run, ether)? {
         To::Endpoint => {
-            count(len, run);
+            replicate::count(len, run);
             skb.set_for_us();
             run.goes(Forward::Into { link: run.receiver.hop.index })
         }
@@ -50,7 +49,7 @@ pub fn from_peer(skb: &mut Skb, run: &mut Run, peer: PeerId, ether: &Ether) -> O
     encap::pop(skb, run.link, ether)?;
     match to {
         To::Endpoint => {
-            count(len, run);
+            replicate::count(len, run);
             run.goes(Forward::Out { link: run.receiver.hop.index })
         }
         To::Everybody | To::Peers => {
@@ -136,10 +135,4 @@ fn comes_from(run: &mut Run, peer: PeerId, ether: &Ether) -> Result<To, DropReas
 pub fn is_member(peer: PeerId, app: AppId) -> bool {
     let nobody = Ether::default();
     seek(app, Hop::peer(peer), &nobody).is_member != 0
-}
-
-#[inline(always)]
-fn count(len: u32, run: &Run) {
-    let app = run.sender.identity.app;
-    maps::count_traffic(app, app, Counts { packets: 1, bytes: u64::from(len), ..Counts::default() });
 }

@@ -179,8 +179,8 @@ fn igmp(src: Ip, dst: [u8; 4], mut body: Vec<u8>) -> Vec<u8> {
 /// As [`igmp`], over IPv6 (RFC 3810 §5).
 fn mld(dst: [u8; 16], mut body: Vec<u8>) -> Vec<u8> {
     let length = u16::try_from(body.len()).unwrap_or_default();
-    let pseudo = Sum::default().add([0, protocol::ICMPV6]).add(length.to_be_bytes());
-    let check = pseudo.add_bytes(&ON_LINK).add_bytes(&dst).add_bytes(&body).field();
+    let pseudo = Sum::pseudo(&Ip::from_v6(ON_LINK), &Ip::from_v6(dst), protocol::ICMPV6, length.into());
+    let check = pseudo.add_bytes(&body).field();
     body[2..4].copy_from_slice(&check);
     let payload = (length + 8).to_be_bytes();
     let mut header = vec![0x60, 0, 0, 0, payload[0], payload[1], 0, 1];

@@ -132,14 +132,8 @@ fn whole(ether: &Ether, frame: &[u8], packet: &Packet) -> Vec<u8> {
         return whole;
     }
     whole[check..check + 2].fill(0);
-    let length = u16::try_from(whole.len() - l4).unwrap_or_default();
-    let pseudo = Sum::default().add([0, packet.protocol]).add(length.to_be_bytes());
-    let addresses = if packet.src.is_v4() {
-        pseudo.add_bytes(&packet.src.v4()).add_bytes(&packet.dst.v4())
-    } else {
-        pseudo.add_bytes(&packet.src.bytes()).add_bytes(&packet.dst.bytes())
-    };
-    let sum = addresses.add_bytes(&whole[l4..]).field();
+    let length = u32::try_from(whole.len() - l4).unwrap_or_default();
+    let sum = Sum::pseudo(&packet.src, &packet.dst, packet.protocol, length).add_bytes(&whole[l4..]).field();
     whole[check..check + 2].copy_from_slice(&sum);
     whole
 }

@@ -200,7 +200,7 @@ impl Held {
 
 /// Whether the kernel has TCX: asked, for version numbers lie. The loopback is number 1 in every namespace.
 pub fn tcx_is_available() -> bool {
-    bpf::query(1, AttachType::TcxIngress).is_ok()
+    bpf::programs(1, AttachType::TcxIngress).is_ok()
 }
 
 /// The programs of traffic control at an interface, by links, in the order in which they see a packet. None where the

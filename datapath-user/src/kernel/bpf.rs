@@ -242,15 +242,8 @@ pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     unsafe { call(command::LINK_DETACH, &mut attr) }.map(drop)
 }
 
-/// How many programs are at an interface. EINVAL: the kernel does not know this place.
-pub(super) fn query(ifindex: u32, at: AttachType) -> io::Result<u32> {
-    let mut attr = QueryAttr { ifindex, attach_type: at as u32, ..QueryAttr::default() };
-    // SAFETY: no addresses are passed: with a count of 0 the kernel only counts.
-    unsafe { call(command::PROG_QUERY, &mut attr) }?;
-    Ok(attr.count)
-}
-
-/// The numbers of the programs at an interface, in the order in which they see a packet.
+/// The numbers of the programs at an interface, in the order in which they see a packet. EINVAL: the kernel
+/// does not know this place.
 pub(super) fn programs(ifindex: u32, at: AttachType) -> io::Result<Vec<u32>> {
     let mut ids = [0_u32; 64];
     let mut attr = QueryAttr {

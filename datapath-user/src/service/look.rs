@@ -83,12 +83,7 @@ impl Service {
     pub(super) fn traffic(&self) -> Result<TrafficList> {
         let (snapshot, plan) = (self.snapshot(), self.plan());
         let names = Names { cluster: &snapshot.cluster, plan: &plan };
-        let totals = PerCpu::<table::Traffic>::open(&self.pins)?.totals(|a, b| table::Counts {
-            packets: a.packets + b.packets,
-            bytes: a.bytes + b.bytes,
-            flows: a.flows + b.flows,
-            drops: a.drops + b.drops,
-        })?;
+        let totals = PerCpu::<table::Traffic>::open(&self.pins)?.totals(table::Counts::plus)?;
         let mut totals: Vec<_> = totals.into_iter().collect();
         totals.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.bytes));
         let pairs = totals.into_iter().map(|(pair, counts)| Pair {

@@ -112,13 +112,8 @@ impl Service {
             words!(reason),
             words!(packets)
         );
-        let sum = |a: Counts, b: Counts| Counts {
-            packets: a.packets + b.packets,
-            bytes: a.bytes + b.bytes,
-            flows: a.flows + b.flows,
-            drops: a.drops + b.drops,
-        };
-        show!(table::Traffic, PerCpu::<table::Traffic>::open(pins)?.totals(sum), None, words!(pair), words!(counts));
+        let traffic = PerCpu::<table::Traffic>::open(pins)?.totals(Counts::plus);
+        show!(table::Traffic, traffic, None, words!(pair), words!(counts));
         show!(
             table::Samples,
             PerCpu::<table::Samples>::open(pins)?.totals(buckets).map(used),

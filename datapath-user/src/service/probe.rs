@@ -117,16 +117,12 @@ fn transport(ends: &Ends, number: u8, port: u16) -> Vec<u8> {
     bytes
 }
 
-/// The checksum over the transport and, but for ICMP of IPv4, the pseudo header (RFC 9293 §3.1, RFC 8200 §8.1).
+/// The checksum over the transport and, but for ICMP of IPv4, the pseudo header.
 fn sum(ends: &Ends, number: u8, segment: &[u8]) -> [u8; 2] {
-    let mut sum = Sum::default().add_bytes(segment);
-    if number != protocol::ICMP {
-        let length = u16::try_from(segment.len()).unwrap_or(u16::MAX);
-        let (src, dst) = (ends.src, ends.dst);
-        let addresses = if src.is_v4() { [src.v4(), dst.v4()].concat() } else { [src.bytes(), dst.bytes()].concat() };
-        sum = sum.add_bytes(&addresses).add([0, number]).add(length.to_be_bytes());
-    }
-    sum.field()
+    let length = u32::try_from(segment.len()).unwrap_or(u32::MAX);
+    let pseudo =
+        if number == protocol::ICMP { Sum::default() } else { Sum::pseudo(&ends.src, &ends.dst, number, length) };
+    pseudo.add_bytes(segment).field()
 }
 
 #[cfg(test)]

@@ -382,12 +382,7 @@ fn reset<V: Pod + Clone + Default>(array: &mut PerCpuArray<MapData, V>) {
 }
 
 fn total(values: &PerCpuValues<Counts>) -> Counts {
-    values.iter().fold(Counts::default(), |sum, more| Counts {
-        packets: sum.packets + more.packets,
-        bytes: sum.bytes + more.bytes,
-        flows: sum.flows + more.flows,
-        drops: sum.drops + more.drops,
-    })
+    values.iter().copied().fold(Counts::default(), Counts::plus)
 }
 
 impl Machine {

@@ -183,7 +183,7 @@ fn another_layout_takes_over_the_link() {
         let (code, guard) = (classifier(PASS), xdp());
         assert_eq!(new.attach(&code, "a", Place::Ingress).unwrap(), Change::Replaced);
         assert_eq!(new.attach(&guard, "a", Place::Xdp).unwrap(), Change::Replaced);
-        assert_eq!(bpf::query(index, AttachType::TcxIngress).unwrap(), 1);
+        assert_eq!(bpf::programs(index, AttachType::TcxIngress).unwrap().len(), 1);
         assert_eq!(list(&new), [found("a", Place::Ingress, &code), found("a", Place::Xdp, &guard)]);
         assert_eq!(list(&old), [found("a", Place::Egress, &stays)]);
 
@@ -191,11 +191,11 @@ fn another_layout_takes_over_the_link() {
         earlier.remove().unwrap();
         // The kernel releases what nobody holds some time later.
         let deadline = Instant::now() + Duration::from_secs(5);
-        while bpf::query(index, AttachType::TcxEgress).unwrap() != 0 {
+        while !bpf::programs(index, AttachType::TcxEgress).unwrap().is_empty() {
             assert!(Instant::now() < deadline, "the earlier layout's program is still there");
             tokio::task::yield_now().await;
         }
-        assert_eq!(bpf::query(index, AttachType::TcxIngress).unwrap(), 1);
+        assert_eq!(bpf::programs(index, AttachType::TcxIngress).unwrap().len(), 1);
     });
 }
 
@@ -240,12 +240,12 @@ fn programs_of_others_stay_and_are_not_listed() {
         let attacher = Attacher::new(pins.clone());
         assert_eq!(list(&attacher), []);
         assert_eq!(attacher.attach(&classifier(PASS), "a", Place::Ingress).unwrap(), Change::Added);
-        assert_eq!(bpf::query(index, AttachType::TcxIngress).unwrap(), 2);
+        assert_eq!(bpf::programs(index, AttachType::TcxIngress).unwrap().len(), 2);
         let error = format!("{:#}", attacher.attach(&xdp(), "a", Place::Xdp).unwrap_err());
         assert_eq!(error, "attach guard to a at xdp: another XDP program is there");
         attacher.detach("a", Place::Ingress).unwrap();
         attacher.detach("a", Place::Xdp).unwrap();
-        assert_eq!(bpf::query(index, AttachType::TcxIngress).unwrap(), 1, "ours is gone at once");
+        assert_eq!(bpf::programs(index, AttachType::TcxIngress).unwrap().len(), 1, "ours is gone at once");
         assert_eq!(list(&other).len(), 2);
     });
 }
