@@ -4,6 +4,7 @@
 //! their tables stay as they are and packets go on.
 
 use std::{
+    mem,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -26,14 +27,14 @@ use crate::kernel::{
     inject::Injector,
     pins::Pins,
     tables::{Keyed as _, Map},
-    watch::Watch,
+    watch::{Changed, Watch},
 };
 use crate::model::name::HostName;
 use crate::observe::Observer;
 use crate::order::Order;
 use crate::plan::NodePlan;
 use crate::reconcile::{
-    Gone, Reconciler, TICK,
+    Cause, Gone, Reconciler, TICK,
     reset::{Cleared, without_daemon},
 };
 use crate::service::{Parts, Service};
@@ -66,6 +67,9 @@ pub struct Config {
 /// Changes of the kernel come in bursts: a pass waits this long for the rest.
 const SETTLE: Duration = Duration::from_millis(50);
 
+/// And so many times as long as the last one took: looking at changes takes at most this part of the time.
+const HINT_SHARE: u32 = 20;
+
 /// Runs until a signal says to end, or a reset has left nothing to do.
 pub async fn run(config: Config) -> Result<()> {
     let paths = Paths { file: config.cluster.clone(), state: config.state.clone() };
@@ -82,13 +86,13 @@ pub async fn run(config: Config) -> Result<()> {
 
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let events = Events::open(&pins)?;
+    let (events, groups) = (Events::open(&pins)?, Map::open(&pins)?);
     let following = stop.clone();
     tasks.spawn(async move { following.run_until_cancelled(files.follow()).await });
     let loop_ = Loop { reconciler, store: Arc::clone(&store), snapshots, inbox, plans };
     let reconciling = tasks.spawn(loop_.run(stop.clone()));
     tasks.spawn(watch_events(events, Arc::clone(&observer), plan.clone(), orders.clone(), stop.clone()));
-    tasks.spawn(watch_groups(Map::open(&pins)?, config.ask_groups_every, plan.clone(), stop.clone()));
+    tasks.spawn(watch_groups(groups, config.ask_groups_every, plan.clone(), orders.clone(), stop.clone()));
     let parts = Parts { store, board: board.clone(), observer, plan, orders, pins };
     let service = Arc::new(Service::new(config.host.clone(), parts));
     std::fs::create_dir_all(&config.run).with_context(|| format!("make directory {}", config.run.display()))?;
@@ -149,19 +153,29 @@ impl Loop {
     async fn run(mut self, stop: CancellationToken) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut hints = match Watch::new() {
-            Ok(watch) => Some(watch),
-            Err(error) => {
-                tracing::warn!("{error:#}: changes of the host are noticed every {} s only", TICK.as_secs());
-                None
-            }
-        };
+        let mut hints = Hints::new();
         loop {
-            tokio::select! {
+            let settle = SETTLE.max(self.reconciler.took() * HINT_SHARE);
+            let cause = tokio::select! {
                 () = stop.cancelled() => return,
-                _ = tick.tick() => {}
-                changed = self.snapshots.changed() => if changed.is_err() { return },
-                () = settled(&mut hints) => {}
+                _ = tick.tick() => {
+                    notify(&[sd_notify::NotifyState::Watchdog]);
+                    if !self.reconciler.is_due() {
+                        continue;
+                    }
+                    Cause::Tick
+                }
+                changed = self.snapshots.changed() => match changed {
+                    Ok(()) if hints.watch.is_some() => Cause::Change,
+                    Ok(()) => Cause::Hint,
+                    Err(_) => return,
+                },
+                changed = hints.settled(settle) => {
+                    if !self.reconciler.is_news(&changed) {
+                        continue;
+                    }
+                    Cause::Hint
+                }
                 order = self.inbox.recv() => match order {
                     Some(Order::Reset(answer)) => {
                         let Cleared { removed, left } = self.reconciler.reset().await;
@@ -175,18 +189,17 @@ impl Loop {
                         stop.cancel();
                         return;
                     }
-                    Some(Order::Repair) => {}
+                    Some(Order::Repair) => Cause::Lack,
                     None => return,
                 },
-            }
-            self.pass().await;
-            notify(&[sd_notify::NotifyState::Watchdog]);
+            };
+            self.pass(cause).await;
         }
     }
 
-    async fn pass(&mut self) {
+    async fn pass(&mut self, cause: Cause) {
         let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
-        let outcome = self.reconciler.pass(&snapshot.cluster, snapshot.revision.0).await;
+        let outcome = self.reconciler.pass(&snapshot.cluster, snapshot.revision.0, cause).await;
         self.plans.send_replace(outcome.plan);
         for Gone { endpoint, netns, why } in outcome.gone {
             tracing::info!("endpoint {endpoint} is gone: {why}");
@@ -197,16 +210,43 @@ impl Loop {
     }
 }
 
-/// Waits for a hint and until no more of them come, but not for ever.
-async fn settled(hints: &mut Option<Watch>) {
-    let Some(watch) = hints else { return std::future::pending().await };
-    if watch.changed().await.is_none() {
-        *hints = None;
-        return;
+/// What the kernel says of changes, which come in bursts.
+struct Hints {
+    watch: Option<Watch>,
+    /// The burst that has begun.
+    changed: Changed,
+    /// When it is looked at.
+    due: Option<Instant>,
+}
+
+impl Hints {
+    fn new() -> Self {
+        let watch = Watch::new()
+            .inspect_err(|error| tracing::warn!("{error:#}: changes of the host are noticed every {TICK:?} only"));
+        Self { watch: watch.ok(), changed: Changed::default(), due: None }
     }
-    let until = Instant::now() + SETTLE;
-    while tokio::time::timeout_at(until, watch.changed()).await.is_ok_and(|more| more.is_some()) {}
-    sleep_until(until).await;
+
+    /// Waits for a change, and then so long for the rest. A wait that is given up is gone on with by the next.
+    async fn settled(&mut self, within: Duration) -> Changed {
+        let Some(watch) = &mut self.watch else { return std::future::pending().await };
+        loop {
+            let due = self.due;
+            let rest = async { sleep_until(due.unwrap_or_else(Instant::now)).await };
+            tokio::select! {
+                changed = watch.changed() => match changed {
+                    Some(changed) => self.changed.extend(changed),
+                    None => break,
+                },
+                () = rest, if due.is_some() => break,
+            }
+            self.due = due.or_else(|| Some(Instant::now() + within));
+        }
+        if self.due.take().is_none() {
+            tracing::warn!("the kernel tells no more: changes of the host are noticed every {TICK:?} only");
+            self.watch = None;
+        }
+        mem::take(&mut self.changed)
+    }
 }
 
 /// Asks who wants which group, and forgets who does not answer.
@@ -214,6 +254,7 @@ async fn watch_groups(
     table: Map<table::Groups>,
     every: Duration,
     plan: watch::Receiver<Arc<NodePlan>>,
+    orders: mpsc::Sender<Order>,
     stop: CancellationToken,
 ) {
     let injector = match Injector::new() {
@@ -241,9 +282,7 @@ async fn watch_groups(
         };
         for action in actions {
             match action {
-                Action::Send(Command::Deliver { link, frame }) => sent(injector.send(link, &frame)),
-                Action::Send(Command::Tunnel { to, packet }) => sent(injector.send_packet(to.to_std(), &packet)),
-                Action::Send(Command::Repair) => {}
+                Action::Send(command) => perform(command, &injector, &orders),
                 Action::Forget { key, said } => {
                     let is_same = table.get(&key).is_ok_and(|now| now == Some(said));
                     if let Some(Err(error)) = is_same.then(|| table.delete(&key)) {
@@ -252,12 +291,6 @@ async fn watch_groups(
                 }
             }
         }
-    }
-}
-
-fn sent(done: std::io::Result<()>) {
-    if let Err(error) = done {
-        tracing::debug!("ask or tell about groups: {error}");
     }
 }
 
@@ -304,7 +337,7 @@ fn perform(command: Command, injector: &Injector, orders: &mpsc::Sender<Order>) 
         Command::Tunnel { to, packet } => injector.send_packet(Ip::to_std(to), &packet),
     };
     if let Err(error) = done {
-        tracing::debug!("hand on a missed packet: {error}");
+        tracing::debug!("send what the slow path made: {error}");
     }
 }
 

@@ -8,6 +8,9 @@ pub mod model;
 // Where the cluster is kept, and how it is changed.
 pub mod store;
 
+// Pure: the difference of two tables.
+mod delta;
+
 // Pure: what this host should have.
 pub mod plan;
 

@@ -19,14 +19,15 @@ use source::Source;
 /// weft-common. `lib`, `bin` and `daemon` may name everything, and nothing may name them.
 const EDGES: &[(&str, &[&str])] = &[
     ("model", &["common"]),
-    ("store", &["model"]),
+    ("delta", &[]),
+    ("store", &["model", "delta"]),
     ("status", &["model"]),
     ("order", &[]),
     ("plan", &["model", "common"]),
     // The only module that names aya, netlink and unsafe.
     ("kernel", &["common"]),
     // The only module that changes the kernel.
-    ("reconcile", &["plan", "kernel", "store", "status", "model", "common"]),
+    ("reconcile", &["plan", "delta", "kernel", "store", "status", "model", "common"]),
     ("ipam", &["model", "store"]),
     ("encrypt", &["model", "store"]),
     ("dns", &["model", "store"]),

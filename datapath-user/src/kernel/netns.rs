@@ -174,7 +174,7 @@ pub fn run_in<T: Send>(netns: &Netns, body: impl FnOnce() -> Result<T> + Send) -
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use nix::sched::unshare;
     use std::{process, sync::mpsc};

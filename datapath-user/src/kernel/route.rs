@@ -2,7 +2,10 @@
 //!
 //! Ours are told by their protocol number. Invariant: a route that does not carry it is never changed or removed.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::{Context as _, Result, bail};
 use futures::TryStreamExt as _;
@@ -17,7 +20,7 @@ use netlink_packet_route::{
 };
 use rtnetlink::RouteMessageBuilder;
 
-use super::link::{Link, Links, told};
+use super::link::{Links, told};
 
 /// What routes of ours carry in the field `protocol`: 119 is `w`, and nobody's in iproute2's list.
 pub const PROTOCOL: u8 = 119;
@@ -60,19 +63,8 @@ pub struct Path {
     pub source: IpAddr,
     /// The router, or the address itself.
     pub next_hop: IpAddr,
-    /// Largest packet: the interface's, the route's, or what was learned on the way.
-    pub mtu: u32,
-}
-
-/// An interface that may lead to peers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Uplink {
-    /// The interface.
-    pub link: Link,
-    /// Its global addresses.
-    pub addresses: Vec<IpNet>,
-    /// Whether a default route goes by it.
-    pub is_default: bool,
+    /// Largest packet, if not the interface's: the route's, or what was learned on the way.
+    pub mtu: Option<u32>,
 }
 
 impl Route {
@@ -162,26 +154,13 @@ impl Links {
         let Some(answer) = answer.filter(|answer| answer.header.kind == RouteType::Unicast) else { return Ok(None) };
         let Some((route, _)) = read(&answer) else { return Ok(None) };
         let Some(source) = route.src else { return Ok(None) };
-        let mtu = match route.mtu {
-            Some(mtu) => mtu,
-            None => self.list().await?.iter().find(|link| link.index == route.link).with_context(context)?.mtu,
-        };
-        Ok(Some(Path { uplink: route.link, source, next_hop: route.via.unwrap_or(address), mtu }))
+        Ok(Some(Path { uplink: route.link, source, next_hop: route.via.unwrap_or(address), mtu: route.mtu }))
     }
 
-    /// Interfaces that are up and have a global address, those with a default route first.
-    pub async fn uplinks(&self) -> Result<Vec<Uplink>> {
-        let (addresses, routes) = (self.addresses().await?, self.all_routes().await?);
-        let links = self.list().await?.into_iter().filter(|link| link.is_up && !link.is_loopback);
-        let uplinks = links.map(|link| {
-            let addresses = addresses.iter().filter(|address| address.link == link.index);
-            let addresses: Vec<_> = addresses.map(|address| address.net).collect();
-            let is_default = routes.iter().any(|(route, _)| route.link == link.index && route.dst.prefix_len() == 0);
-            Uplink { link, addresses, is_default }
-        });
-        let mut uplinks: Vec<_> = uplinks.filter(|uplink| !uplink.addresses.is_empty()).collect();
-        uplinks.sort_by_key(|uplink| (!uplink.is_default, uplink.link.index));
-        Ok(uplinks)
+    /// Numbers of the interfaces that default routes lead to.
+    pub async fn default_ways(&self) -> Result<BTreeSet<u32>> {
+        let routes = self.all_routes().await?.into_iter().filter(|(route, _)| route.dst.prefix_len() == 0);
+        Ok(routes.map(|(route, _)| route.link).collect())
     }
 
     /// Unicast routes of the main table, each with whether it is ours.
@@ -380,7 +359,7 @@ mod tests {
         within_async(async || {
             let links = Links::new().unwrap();
             assert_eq!(links.path_to(ip("192.0.2.1")).await.unwrap(), None);
-            assert_eq!(links.uplinks().await.unwrap(), []);
+            assert_eq!(links.default_ways().await.unwrap(), BTreeSet::new());
             let near = up(&links, "a", &["10.0.0.1/24", "2001:db8::1/64"]).await;
             let far = up(&links, "b", &["10.1.0.1/24"]).await;
             let default =
@@ -390,18 +369,15 @@ mod tests {
             let path =
                 |uplink, source, next_hop, mtu| Some(Path { uplink, source: ip(source), next_hop: ip(next_hop), mtu });
             for (peer, want) in [
-                ("10.0.0.7", path(near, "10.0.0.1", "10.0.0.7", 1450)),
-                ("2001:db8::7", path(near, "2001:db8::1", "2001:db8::7", 1450)),
-                ("192.0.2.1", path(far, "10.1.0.1", "10.1.0.254", 1280)),
+                ("10.0.0.7", path(near, "10.0.0.1", "10.0.0.7", None)),
+                ("2001:db8::7", path(near, "2001:db8::1", "2001:db8::7", None)),
+                ("192.0.2.1", path(far, "10.1.0.1", "10.1.0.254", Some(1280))),
                 ("2001:db9::7", None),
                 ("10.0.0.1", None),
             ] {
                 assert_eq!(links.path_to(ip(peer)).await.unwrap(), want, "{peer}");
             }
-            let uplinks = links.uplinks().await.unwrap();
-            let found: Vec<_> =
-                uplinks.iter().map(|u| (u.link.name.as_str(), u.is_default, u.addresses.len())).collect();
-            assert_eq!(found, [("b", true, 1), ("a", false, 2)]);
+            assert_eq!(links.default_ways().await.unwrap(), BTreeSet::from([far]));
         });
     }
 }

@@ -1,11 +1,13 @@
-//! Hints that interfaces, addresses, routes or neighbours of the namespace have changed.
+//! Hints that interfaces, addresses or routes of the namespace have changed.
 //!
 //! A hint is coarse and may be about nothing; one that is lost is made up for by whoever looks at everything from
 //! time to time.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result};
 use futures::{FutureExt as _, StreamExt as _, channel::mpsc::UnboundedReceiver};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::{RouteNetlinkMessage, route::RouteType};
 use rtnetlink::{
     MulticastGroup,
     packet_core::{NetlinkMessage, NetlinkPayload},
@@ -13,18 +15,15 @@ use rtnetlink::{
 };
 use tokio::task::AbortHandle;
 
+use super::link::Link;
+
 /// What may be different.
-#[expect(clippy::struct_excessive_bools, reason = "a set of four")]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changed {
-    /// Interfaces.
-    pub links: bool,
-    /// Addresses of interfaces.
-    pub addresses: bool,
-    /// Routes.
-    pub routes: bool,
-    /// Hardware addresses of others.
-    pub neighbours: bool,
+    /// Interfaces, by number, as they are now. None: it is gone.
+    pub links: BTreeMap<u32, Option<Link>>,
+    /// Where packets go: addresses and routes. Or everything, when the kernel could not tell all.
+    pub ways: bool,
 }
 
 /// Listens for as long as it lives.
@@ -43,7 +42,6 @@ impl Watch {
             MulticastGroup::Ipv6Ifaddr,
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv6Route,
-            MulticastGroup::Neigh,
         ])
         .context("listen to rtnetlink")?;
         let connection = tokio::spawn(connection).abort_handle();
@@ -55,10 +53,10 @@ impl Watch {
         let mut changed = Changed::default();
         while changed == Changed::default() {
             let (message, _) = self.messages.next().await?;
-            changed.learn(&message);
+            changed.learn(message);
         }
         while let Some(Some((message, _))) = self.messages.next().now_or_never() {
-            changed.learn(&message);
+            changed.learn(message);
         }
         Some(changed)
     }
@@ -71,16 +69,31 @@ impl Drop for Watch {
 }
 
 impl Changed {
-    fn learn(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) {
+    /// Takes in what came after it.
+    pub fn extend(&mut self, later: Self) {
+        let Self { links, ways } = later;
+        self.links.extend(links);
+        self.ways |= ways;
+    }
+
+    fn learn(&mut self, message: NetlinkMessage<RouteNetlinkMessage>) {
         use RouteNetlinkMessage as M;
         #[expect(clippy::wildcard_enum_match_arm, reason = "we listen to a few groups only")]
-        match &message.payload {
-            NetlinkPayload::InnerMessage(M::NewLink(_) | M::DelLink(_)) => self.links = true,
-            NetlinkPayload::InnerMessage(M::NewAddress(_) | M::DelAddress(_)) => self.addresses = true,
-            NetlinkPayload::InnerMessage(M::NewRoute(_) | M::DelRoute(_)) => self.routes = true,
-            NetlinkPayload::InnerMessage(M::NewNeighbour(_) | M::DelNeighbour(_)) => self.neighbours = true,
-            NetlinkPayload::Overrun(_) => {
-                *self = Self { links: true, addresses: true, routes: true, neighbours: true };
+        match message.payload {
+            NetlinkPayload::InnerMessage(M::NewLink(link)) => {
+                let link = Link::of(link);
+                self.links.insert(link.index, Some(link));
+            }
+            NetlinkPayload::InnerMessage(M::DelLink(link)) => {
+                self.links.insert(link.header.index, None);
+            }
+            NetlinkPayload::InnerMessage(M::NewRoute(route) | M::DelRoute(route)) => {
+                // These come and go with links and addresses, and lead nowhere.
+                let own = [RouteType::Local, RouteType::Multicast, RouteType::Broadcast, RouteType::Anycast];
+                self.ways |= !own.contains(&route.header.kind);
+            }
+            NetlinkPayload::InnerMessage(M::NewAddress(_) | M::DelAddress(_)) | NetlinkPayload::Overrun(_) => {
+                self.ways = true;
             }
             _ => {}
         }
@@ -105,12 +118,14 @@ mod tests {
             let mut watch = Watch::new().unwrap();
             assert!(timeout(Duration::from_millis(50), watch.changed()).await.is_err());
             let link = links.create_veth(&veth("a", "b", None)).await.unwrap();
-            assert!(told(&mut watch, |changed| changed.links).await);
+            assert!(told(&mut watch, |changed| changed.links.get(&link).is_some_and(Option::is_some)).await);
             let net = "10.0.0.1/24".parse().unwrap();
             links.add_address(Address { link, net }).await.unwrap();
-            assert!(told(&mut watch, |changed| changed.addresses).await);
+            assert!(told(&mut watch, |changed| changed.ways).await);
             links.set(link, &[Setting::Up]).await.unwrap();
-            assert!(told(&mut watch, |changed| changed.routes).await);
+            assert!(told(&mut watch, |changed| changed.ways).await);
+            links.delete(link).await.unwrap();
+            assert!(told(&mut watch, |changed| changed.links.get(&link) == Some(&None)).await);
         });
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use weft_common::{
     group::{Member, MemberKey},
-    id::{Identity, RoleId},
+    id::{AppId, Identity, RoleId},
     route::Hop,
 };
 
@@ -14,13 +14,15 @@ use super::{facts::Facts, ids::Ids};
 
 /// Table MEMBERS.
 pub(super) fn members(cluster: &Cluster, host: &HostName, facts: &Facts, ids: &Ids) -> BTreeMap<MemberKey, Member> {
+    let mut here: BTreeMap<AppId, Vec<Member>> = BTreeMap::new();
+    for endpoint in cluster.endpoints_on(host) {
+        if let (Some(link), Some(identity)) = (facts.links.get(&endpoint.link), cluster.identity(endpoint)) {
+            here.entry(identity.app).or_default().push(Member { hop: Hop::local(*link), identity });
+        }
+    }
     let mut members = BTreeMap::new();
     for app in cluster.apps.values() {
-        let here = cluster.endpoints_on(host).filter(|endpoint| endpoint.key.app == app.name);
-        let here = here.filter_map(|endpoint| {
-            let link = facts.links.get(&endpoint.link)?;
-            Some(Member { hop: Hop::local(*link), identity: cluster.identity(endpoint)? })
-        });
+        let here = here.remove(&app.number).unwrap_or_default().into_iter();
         let there =
             cluster.hosts.values().filter(|peer| peer.name != *host && peer.blocks_of(&app.name).next().is_some());
         let there = there.filter_map(|peer| {

@@ -5,7 +5,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     net::IpAddr,
+    os::unix::fs::MetadataExt as _,
     path::PathBuf,
 };
 
@@ -44,6 +46,8 @@ const TEMPORARY: &str = "weft-new";
 /// The devices of a host.
 pub(super) struct Devices {
     links: Links,
+    /// What there is, by name: as the last look found it, with what was made and removed since.
+    present: BTreeMap<String, Link>,
     /// Links that were there, and on, in the last pass.
     ready: BTreeSet<LinkName>,
 }
@@ -63,36 +67,80 @@ pub(super) enum Made {
 
 impl Devices {
     pub(super) fn new() -> Result<Self> {
-        Ok(Self { links: Links::new()?, ready: BTreeSet::new() })
+        Ok(Self { links: Links::new()?, present: BTreeMap::new(), ready: BTreeSet::new() })
+    }
+
+    /// Looks at what there is. All else goes by that until the next look.
+    pub(super) async fn look(&mut self) -> Result<()> {
+        self.present = self.links.list().await?.into_iter().map(|link| (link.name.clone(), link)).collect();
+        Ok(())
+    }
+
+    /// Whether these, by number, are otherwise than was known. None is one that is gone.
+    pub(super) fn are_news(&self, links: &BTreeMap<u32, Option<Link>>) -> bool {
+        links.iter().any(|(index, link)| match link {
+            Some(link) => self.present.get(&link.name) != Some(link),
+            None => self.present.values().any(|known| known.index == *index),
+        })
+    }
+
+    /// What there is, by name.
+    pub(super) fn present(&self) -> &BTreeMap<String, Link> {
+        &self.present
     }
 
     /// What only the kernel knows.
     pub(super) async fn facts(&self, cluster: &Cluster, host: &HostName) -> Result<Facts> {
-        let links = self.links.list().await?;
-        let gateway = links.iter().find(|link| link.name == link::GATEWAY).map(|link| link.index);
-        let ours = links.iter().filter(|link| is_ours(link));
-        let ours = ours.filter_map(|link| Some((link.name.parse::<LinkName>().ok()?, link.index))).collect();
         let mut underlay = BTreeMap::new();
         for peer in cluster.hosts.values().filter(|peer| peer.name != *host) {
-            if let Some(way) = self.way_to(&peer.addresses, gateway).await? {
+            if let Some(way) = self.way_to(&peer.addresses).await? {
                 underlay.insert(peer.name.clone(), way);
             }
         }
-        Ok(Facts { gateway, links: ours, underlay })
+        Ok(Facts { underlay, ..self.numbers() })
+    }
+
+    /// The part of the facts that changes when a device of ours is made.
+    pub(super) fn numbers(&self) -> Facts {
+        let ours = self.present.values().filter(|link| is_ours(link));
+        Facts {
+            gateway: self.present.get(link::GATEWAY).map(|link| link.index),
+            links: ours.filter_map(|link| Some((link.name.parse().ok()?, link.index))).collect(),
+            underlay: BTreeMap::new(),
+        }
+    }
+
+    /// Takes note of a device that was made.
+    async fn learn(&mut self, name: &str) -> Result<()> {
+        let link = self.links.find(name).await?.with_context(|| format!("find link {name}: it is gone"))?;
+        self.present.insert(link.name.clone(), link);
+        Ok(())
+    }
+
+    /// Removes a device.
+    async fn delete(&mut self, name: &str) -> Result<()> {
+        match self.present.get(name) {
+            Some(link) => self.links.delete(link.index).await?,
+            None => return Ok(()),
+        }
+        self.present.remove(name);
+        Ok(())
     }
 
     /// How the first of these addresses is reached that can be.
-    async fn way_to(&self, addresses: &[IpAddr], gateway: Option<u32>) -> Result<Option<Underlay>> {
+    async fn way_to(&self, addresses: &[IpAddr]) -> Result<Option<Underlay>> {
         for &addr in addresses {
             let Some(path) = self.links.path_to(addr).await? else { continue };
+            // One that came since the last look is there at the next.
+            let Some(uplink) = self.present.values().find(|link| link.index == path.uplink) else { continue };
             // A way by our own device would lead a tunnel into itself.
-            if Some(path.uplink) != gateway {
+            if uplink.name != link::GATEWAY {
                 return Ok(Some(Underlay {
                     addr,
                     local: path.source,
                     next_hop: path.next_hop,
                     uplink: path.uplink,
-                    path_mtu: path.mtu,
+                    path_mtu: path.mtu.unwrap_or(uplink.mtu),
                 }));
             }
         }
@@ -101,42 +149,34 @@ impl Devices {
 
     /// Names of the interfaces that lead to anywhere.
     pub(super) async fn ways_out(&self) -> Result<Vec<String>> {
-        let uplinks = self.links.uplinks().await?.into_iter().filter(|uplink| uplink.is_default);
-        Ok(uplinks.map(|uplink| uplink.link.name).collect())
-    }
-
-    /// All interfaces.
-    pub(super) async fn list(&self) -> Result<Vec<Link>> {
-        self.links.list().await
+        let ways = self.links.default_ways().await?;
+        let links = self.present.values().filter(|link| ways.contains(&link.index));
+        Ok(links.map(|link| link.name.clone()).collect())
     }
 
     /// Makes the gateway device if it is not there, or of another kind. Says whether it was made. It stays off until
     /// [`Self::open_gateway`].
-    pub(super) async fn make_gateway(&self, want: &Gateway, port: u16) -> Result<bool> {
+    pub(super) async fn make_gateway(&mut self, want: &Gateway, port: u16) -> Result<bool> {
         let name = want.name.to_string();
-        let make = link::Gateway { name: name.clone(), port, mac: want.mac, mtu: want.mtu };
-        let Some(have) = self.links.find(&name).await? else {
-            self.links.create_gateway(&make).await?;
-            return Ok(true);
-        };
-        match &have.kind {
-            LinkKind::Vxlan(vxlan) if vxlan.port == port && vxlan.is_external => Ok(false),
-            LinkKind::Vxlan(_) => {
-                self.links.delete(have.index).await?;
-                self.links.create_gateway(&make).await?;
-                Ok(true)
-            }
-            other @ (LinkKind::Device | LinkKind::Veth | LinkKind::Other(_)) => {
+        match self.present.get(&name).map(|have| &have.kind) {
+            Some(LinkKind::Vxlan(vxlan)) if vxlan.port == port && vxlan.is_external => return Ok(false),
+            Some(LinkKind::Vxlan(_)) => self.delete(&name).await?,
+            Some(other @ (LinkKind::Device | LinkKind::Veth | LinkKind::Other(_))) => {
                 bail!("create gateway {name}: there is a device of kind {other:?} with this name; rename it")
             }
+            None => {}
         }
+        let make = link::Gateway { name: name.clone(), port, mac: want.mac, mtu: want.mtu };
+        self.links.create_gateway(&make).await?;
+        self.learn(&name).await?;
+        Ok(true)
     }
 
     /// Switches the gateway device on, with its settings, addresses and routes and no others. Says how many things
     /// were otherwise.
-    pub(super) async fn open_gateway(&self, want: &Gateway) -> Result<usize> {
+    pub(super) async fn open_gateway(&mut self, want: &Gateway) -> Result<usize> {
         let name = want.name.as_str();
-        let have = self.links.find(name).await?.with_context(|| format!("find gateway {name}: it is gone"))?;
+        let have = self.present.get(name).with_context(|| format!("find gateway {name}: it is gone"))?.clone();
         let mut changes = 0;
         let nets: BTreeSet<IpNet> = want.addresses.iter().copied().map(IpNet::from).collect();
         let present: BTreeSet<IpNet> =
@@ -158,6 +198,7 @@ impl Devices {
         if !settings.is_empty() {
             self.links.set(have.index, &settings).await?;
             changes += settings.len();
+            self.learn(name).await?;
         }
         let mut routes = Vec::new();
         for (prefix, source) in &want.routes {
@@ -182,16 +223,21 @@ impl Devices {
         Ok(changes)
     }
 
-    /// Makes an endpoint's link if it is not there, off on this side: nothing passes before there is a program.
-    pub(super) async fn make_veth(&mut self, name: &LinkName, want: &Veth) -> Result<Made> {
+    /// Makes an endpoint's link if it is not there, off on this side: nothing passes before there is a program. `looks`:
+    /// also whether the namespace of one that is there still is.
+    pub(super) async fn make_veth(&mut self, name: &LinkName, want: &Veth, looks: bool) -> Result<Made> {
+        let found = self.present.get(name.as_str());
+        let written = found.and_then(|link| link.alias.as_deref());
+        let alias = alias(want);
+        let is_there = written.is_some_and(|written| written.strip_suffix(UNFINISHED).unwrap_or(written) == alias);
+        if is_there && !(looks && is_gone(want)) {
+            return Ok(Made::Was);
+        }
         let netns = match open(want) {
             Ok(netns) => netns,
             Err(why) => return Ok(self.gone(name, format!("{why:#}"))),
         };
-        let found = self.links.find(name.as_str()).await?;
-        let written = found.as_ref().and_then(|link| link.alias.as_deref());
-        let alias = alias(want);
-        if written.is_some_and(|written| written.strip_suffix(UNFINISHED).unwrap_or(written) == alias) {
+        if is_there {
             return Ok(Made::Was);
         }
         // The number in the path may be that of a namespace that came after ours.
@@ -199,11 +245,11 @@ impl Devices {
             return Ok(self.gone(name, format!("{netns} is another one now")));
         }
         if let Some(link) = found {
-            if !is_ours(&link) && !is_nameless(&link) {
+            if !is_ours(link) && !is_nameless(link) {
                 bail!("create veth {name}: a device of somebody else has this name; rename it");
             }
             // Its inner side is not in this namespace: the endpoint was attached anew, and somebody holds the old one.
-            self.links.delete(link.index).await?;
+            self.delete(name.as_str()).await?;
             self.ready.remove(name);
         }
         let veth = link::Veth {
@@ -216,6 +262,7 @@ impl Devices {
             peer_netns: Some(&netns),
         };
         self.links.create_veth(&veth).await?;
+        self.learn(name.as_str()).await?;
         Ok(if self.ready.remove(name) { Made::Again } else { Made::New })
     }
 
@@ -227,7 +274,7 @@ impl Devices {
     /// Switches an endpoint's link on, and makes its inner side ready: after the program is there. Says how many things
     /// were otherwise.
     pub(super) async fn open_veth(&mut self, name: &LinkName, want: &Veth) -> Result<usize> {
-        let link = self.links.find(name.as_str()).await?.with_context(|| format!("find link {name}: it is gone"))?;
+        let link = self.present.get(name.as_str()).with_context(|| format!("find link {name}: it is gone"))?;
         let mut settings = Vec::new();
         if link.mtu != want.mtu {
             settings.push(Setting::Mtu(want.mtu));
@@ -239,7 +286,8 @@ impl Devices {
             self.links.set(link.index, &settings).await?;
         }
         // Written down last: a daemon that dies before it is followed by one that does all of it again.
-        if link.alias.is_some_and(|written| written.ends_with(UNFINISHED)) {
+        let is_unfinished = link.alias.as_ref().is_some_and(|written| written.ends_with(UNFINISHED));
+        if is_unfinished {
             let netns = open(want)?;
             let inside = inside(want);
             tokio::task::spawn_blocking(move || configure(&netns, &inside))
@@ -247,37 +295,33 @@ impl Devices {
                 .context("configure a container")??;
             self.links.set(link.index, &[Setting::Alias(alias(want))]).await?;
         }
+        if is_unfinished || !settings.is_empty() {
+            self.learn(name.as_str()).await?;
+        }
         self.ready.insert(name.clone());
         Ok(settings.len())
     }
 
     /// Removes links of ours that no endpoint has. Says how many.
     pub(super) async fn remove_others(&mut self, want: &BTreeMap<LinkName, Veth>) -> Result<usize> {
-        let mut removed = 0;
-        for link in self.links.list().await?.into_iter().filter(is_ours) {
-            let name = link.name.parse::<LinkName>();
-            if name.as_ref().is_ok_and(|name| want.contains_key(name)) {
-                continue;
-            }
-            self.links.delete(link.index).await?;
-            if let Ok(name) = name {
-                self.ready.remove(&name);
-            }
-            removed += 1;
+        let ours = self.present.values().filter(|link| is_ours(link)).map(|link| link.name.clone());
+        let surplus: Vec<_> =
+            ours.filter(|name| !name.parse::<LinkName>().is_ok_and(|name| want.contains_key(&name))).collect();
+        for name in &surplus {
+            self.delete(name).await?;
+            self.ready.retain(|ready| ready.as_str() != name);
         }
-        Ok(removed)
+        Ok(surplus.len())
     }
 
     /// Removes the gateway device with all that is on it. Says whether it was there.
-    pub(super) async fn remove_gateway(&self) -> Result<bool> {
-        match self.links.find(link::GATEWAY).await? {
-            Some(link) if matches!(link.kind, LinkKind::Vxlan(_)) => {
-                self.links.delete(link.index).await?;
-                Ok(true)
-            }
-            // A device of somebody else, which kept ours from being made.
-            Some(_) | None => Ok(false),
+    pub(super) async fn remove_gateway(&mut self) -> Result<bool> {
+        // Else it is a device of somebody else, which kept ours from being made.
+        let is_there = self.present.get(link::GATEWAY).is_some_and(|link| matches!(link.kind, LinkKind::Vxlan(_)));
+        if is_there {
+            self.delete(link::GATEWAY).await?;
         }
+        Ok(is_there)
     }
 }
 
@@ -299,6 +343,12 @@ fn is_nameless(link: &Link) -> bool {
 fn alias(Veth { endpoint, netns, .. }: &Veth) -> String {
     let cookie = netns.cookie.map(|cookie| format!(".{cookie}"));
     format!("{ALIAS}{endpoint} in {}{}", netns.inode, cookie.unwrap_or_default())
+}
+
+/// Whether the path of an endpoint's namespace leads nowhere, or to something else than it did.
+fn is_gone(Veth { netns, .. }: &Veth) -> bool {
+    let there = fs::metadata(netns.path.as_str());
+    there.map_or(true, |there| (there.dev(), there.ino()) != (netns.device, netns.inode))
 }
 
 /// The namespace of an endpoint, if it is still the one it was.
@@ -328,5 +378,83 @@ fn inside(veth: &Veth) -> Inside {
         mtu: veth.mtu,
         addresses: nets.collect(),
         routes: on_link.chain(defaults.filter_map(Result::ok)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{
+        netns::tests::{fresh, within_async},
+        watch::{Changed, Watch},
+    };
+    use crate::model::endpoint::{EndpointKey, Netns as Place};
+    use std::{
+        os::fd::{AsFd as _, AsRawFd as _},
+        time::Duration,
+    };
+    use tokio::time::timeout;
+    use weft_common::addr::Mac;
+
+    /// An endpoint's link, with its inner side in `netns`.
+    fn wanted(netns: &Netns) -> Veth {
+        let id = netns.id().unwrap();
+        let path = format!("/proc/self/fd/{}", netns.as_fd().as_raw_fd());
+        Veth {
+            endpoint: EndpointKey::new("shop".parse().unwrap(), "web-1".parse().unwrap()),
+            netns: Place {
+                path: path.parse().unwrap(),
+                device: id.device(),
+                inode: id.inode(),
+                cookie: Some(netns.cookie().unwrap()),
+            },
+            ifname: "eth0".parse().unwrap(),
+            mac: Mac::new([2, 0, 0, 0, 0, 7]),
+            mtu: 1450,
+            addresses: BTreeSet::from([("10.1.1.2".parse().unwrap(), 16)]),
+            on_link: BTreeSet::new(),
+            gateways: BTreeSet::from(["10.1.1.1".parse().unwrap()]),
+            default_route: DefaultRoute::IfNone,
+        }
+    }
+
+    /// What the kernel tells until it is silent.
+    async fn told(watch: &mut Watch) -> Changed {
+        let mut told = Changed::default();
+        while let Ok(Some(more)) = timeout(Duration::from_millis(100), watch.changed()).await {
+            told.extend(more);
+        }
+        told
+    }
+
+    #[test]
+    fn what_was_done_is_no_news_and_what_others_do_is() {
+        let container = fresh();
+        within_async(async || {
+            let mut devices = Devices::new().unwrap();
+            let mut watch = Watch::new().unwrap();
+            let (name, want) = ("weft-1".parse::<LinkName>().unwrap(), wanted(&container));
+            devices.look().await.unwrap();
+            assert!(matches!(devices.make_veth(&name, &want, true).await.unwrap(), Made::New));
+            assert_eq!(devices.open_veth(&name, &want).await.unwrap(), 1);
+            let changed = told(&mut watch).await;
+            assert!(!changed.links.is_empty() && !devices.are_news(&changed.links), "{changed:?}");
+            assert!(!changed.ways, "no address or route of this side came with it");
+            assert!(matches!(devices.make_veth(&name, &want, true).await.unwrap(), Made::Was));
+
+            let index = devices.present()[name.as_str()].index;
+            devices.links.set(index, &[Setting::Down]).await.unwrap();
+            assert!(devices.are_news(&told(&mut watch).await.links), "somebody switched it off");
+            devices.look().await.unwrap();
+            assert_eq!(devices.open_veth(&name, &want).await.unwrap(), 1);
+            assert!(!devices.are_news(&told(&mut watch).await.links));
+
+            devices.links.delete(index).await.unwrap();
+            assert!(devices.are_news(&told(&mut watch).await.links), "somebody took it away");
+            devices.look().await.unwrap();
+            assert!(matches!(devices.make_veth(&name, &want, true).await.unwrap(), Made::Again));
+            assert_eq!(devices.remove_others(&BTreeMap::new()).await.unwrap(), 1);
+            assert!(!devices.are_news(&told(&mut watch).await.links), "we took it away");
+        });
     }
 }

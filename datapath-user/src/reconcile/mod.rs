@@ -6,7 +6,6 @@
 //! tables are filled, and what goes is cut off before its entries are taken away. What fails does not keep the rest
 //! from being done, and is tried again in the next pass.
 
-mod delta;
 mod devices;
 mod flows;
 pub mod reset;
@@ -25,7 +24,7 @@ use anyhow::{Context as _, Result};
 use weft_common::table;
 
 use crate::kernel::{
-    attach::{Attached, Attacher, Change, Order, Place},
+    attach::{Attacher, Change, Order, Place},
     inject::Injector,
     link::{self, Link, LinkKind},
     load::{Loaded, Object, Program},
@@ -33,20 +32,24 @@ use crate::kernel::{
     pins::Pins,
     sysctl,
     tables::{Keyed as _, Map, TableError},
+    watch::Changed,
 };
 use crate::model::{
     cluster::Cluster,
     endpoint::{EndpointKey, Netns},
     name::HostName,
 };
-use crate::plan::{NodePlan, ids::Ids, links::Links, plan};
+use crate::plan::{NodePlan, facts::Facts, ids::Ids, links::Links, plan};
 use crate::status::{Board, EndpointState, Status};
 
 use devices::{Devices, Made, net};
 use flows::Fate;
 use reset::Cleared;
 use switches::Switches;
-use tables::{Look, Tables};
+use tables::{Applied, Look, Tables};
+
+/// The number of an interface, 0 if it is gone, and that of the program at it.
+type Held = (u32, u32);
 
 /// Reconciles one host.
 pub struct Reconciler {
@@ -62,11 +65,15 @@ pub struct Reconciler {
     /// Names of the interfaces that lead to peers.
     uplinks: BTreeSet<String>,
     /// Where the last pass left a program.
-    attached: BTreeSet<(String, Place)>,
+    attached: BTreeMap<(String, Place), Held>,
     /// The plan of the last pass: what the kernel has, but for drift.
     running: Arc<NodePlan>,
+    /// Whether the tables took all of it.
+    is_known: bool,
     /// Whether a pass has ended: from then on what differs without a change of plan is drift.
     settled: bool,
+    /// When everything is looked at again.
+    everything_at: Instant,
     /// When the large tables are compared again.
     whole_at: Instant,
     /// When flows are looked at again, though nothing has changed: for those that have expired.
@@ -95,13 +102,29 @@ pub struct Gone {
     pub why: String,
 }
 
-/// How often the small tables, devices and programs are looked at.
+/// Why a pass is made, and so what of that which was right before is looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The cluster has changed, and somebody waits for it: nothing, as there would be a hint.
+    Change,
+    /// The kernel said that devices, addresses or routes have: only those.
+    Hint,
+    /// Time has passed: everything.
+    Tick,
+    /// Something is missing: everything.
+    Lack,
+}
+
+/// How often everything but the large tables is looked at.
 pub const TICK: Duration = Duration::from_secs(5);
+
+/// The same where it takes long.
+const SELDOM: Duration = Duration::from_secs(10);
 
 /// How often expired flows are taken out of the table; programs take no notice of them before that.
 const SWEEP: Duration = Duration::from_mins(1);
 
-/// Looking at the large tables takes at most this part of the time.
+/// Looking at the large tables takes at most this part of the time, and so does looking at all else unless it would be seldom.
 const WHOLE_SHARE: u32 = 200;
 
 impl Reconciler {
@@ -124,9 +147,11 @@ impl Reconciler {
             injector: Injector::new()?,
             switches: Switches::open(state),
             uplinks: BTreeSet::new(),
-            attached: BTreeSet::new(),
+            attached: BTreeMap::new(),
             running: Arc::new(NodePlan { ids, ..NodePlan::default() }),
+            is_known: false,
             settled: false,
+            everything_at: Instant::now(),
             whole_at: Instant::now(),
             sweep_at: Instant::now() + SWEEP,
             status: Status::default(),
@@ -134,10 +159,13 @@ impl Reconciler {
         })
     }
 
-    /// Looks at everything and puts it right. `revision` is the store's for `cluster`.
-    pub async fn pass(&mut self, cluster: &Cluster, revision: u64) -> Outcome {
+    /// Looks at what may be different, and puts it right. `revision` is the store's for `cluster`.
+    pub async fn pass(&mut self, cluster: &Cluster, revision: u64, cause: Cause) -> Outcome {
         let began = Instant::now();
-        let mut pass = Pass::default();
+        // Until a pass has brought everything about nothing was right before.
+        let looks_at_everything = !self.settled || matches!(cause, Cause::Tick | Cause::Lack);
+        let looks_at_devices = looks_at_everything || cause != Cause::Change;
+        let mut pass = Pass { looks_at_devices, looks_at_everything, ..Pass::default() };
         let mut outcome = Outcome::default();
         let mut sweeps = false;
         match self.try_pass(cluster, &mut pass, &mut outcome).await {
@@ -153,16 +181,41 @@ impl Reconciler {
         self.status.passes += 1;
         self.status.when = Some(SystemTime::now());
         self.status.took = began.elapsed();
+        if pass.looks_at_everything {
+            self.everything_at = began + (self.status.took * WHOLE_SHARE).min(SELDOM);
+        }
         outcome.plan = Arc::clone(&self.running);
         self.post(&pass);
-        // Whoever waits for the change has it by now; its programs decide anew on what is being sent.
+        // Whoever waits for the change has it by now, and is told before this thread waits for the kernel.
+        tokio::task::yield_now().await;
+        match self.tables.finish() {
+            Ok(failures) => pass.failures.extend(failures.iter().map(ToString::to_string)),
+            Err(error) => pass.fail(&error),
+        }
         if sweeps {
             let looked = Instant::now();
             self.sweep(&mut pass);
             self.sweep_at = Instant::now() + SWEEP.max(looked.elapsed() * WHOLE_SHARE);
-            self.post(&pass);
         }
+        self.post(&pass);
         outcome
+    }
+
+    /// Whether what the kernel tells was not known.
+    pub fn is_news(&self, changed: &Changed) -> bool {
+        changed.ways || self.devices.are_news(&changed.links)
+    }
+
+    /// How long the last pass took.
+    pub fn took(&self) -> Duration {
+        self.status.took
+    }
+
+    /// Whether a tick is one to look at everything. What has failed is tried again at each.
+    pub fn is_due(&self) -> bool {
+        // The tick that is nearest will do.
+        let about = Instant::now() + TICK / 2;
+        about >= self.everything_at.min(self.sweep_at) || !self.status.failures.is_empty()
     }
 
     /// Says on the board how far it is.
@@ -178,6 +231,9 @@ impl Reconciler {
 
     /// Says whether the tables were changed.
     async fn try_pass(&mut self, cluster: &Cluster, pass: &mut Pass, outcome: &mut Outcome) -> Result<bool> {
+        if pass.looks_at_devices {
+            self.devices.look().await?;
+        }
         let facts = self.devices.facts(cluster, &self.host).await?;
         let mut next = plan(cluster, &self.host, &facts, &self.running);
         self.status.without_room.clear();
@@ -187,7 +243,7 @@ impl Reconciler {
             return Err(too_large).context("the tables stay as they are");
         }
         if self.make_devices(&next, cluster.settings.port, pass, outcome).await {
-            let facts = self.devices.facts(cluster, &self.host).await?;
+            let facts = Facts { underlay: facts.underlay, ..self.devices.numbers() };
             next = plan(cluster, &self.host, &facts, &self.running);
         }
         // What is gone is cut off before its entries go.
@@ -195,17 +251,25 @@ impl Reconciler {
         pass.tried(removed);
 
         let same_policy = Arc::ptr_eq(&next.policy, &self.running.policy);
-        let whole = !self.settled || !same_policy || Instant::now() >= self.whole_at;
+        let whole_is_due = pass.looks_at_everything && Instant::now() >= self.whole_at;
+        let whole = !self.settled || !same_policy || whole_is_due;
         let is_drift = self.settled && next == *self.running;
         // Somebody waits for what has changed; the pass after it, if none else, looks at the rest.
         let concerns_host = !self.settled || is_drift || !has_same_host(&next, &self.running);
         let looked = Instant::now();
-        let look = match (whole, is_drift) {
-            (true, _) => Look::All,
-            (false, true) => Look::SmallFirst,
-            (false, false) => Look::Small,
+        let look = match (whole, is_drift, pass.looks_at_everything) {
+            (true, _, _) => Some(Look::All),
+            (false, true, true) => Some(Look::SmallFirst),
+            (false, true, false) => None,
+            (false, false, _) => Some(Look::Small),
         };
-        let applied = self.tables.apply(&next, look);
+        // What was put there is there, until it is looked at again.
+        let is_known = mem::take(&mut self.is_known) && !pass.looks_at_everything;
+        let applied = match look {
+            Some(look) => self.tables.apply(&next, look, is_known.then_some(&self.running))?,
+            None => Applied::default(),
+        };
+        self.is_known = applied.failures.is_empty() && (look.is_some() || is_known);
         if whole {
             self.whole_at = Instant::now() + TICK.max(looked.elapsed() * WHOLE_SHARE).min(Duration::from_mins(10));
         }
@@ -226,7 +290,7 @@ impl Reconciler {
             self.settled = true;
         }
 
-        self.attach(pass, is_drift).await?;
+        self.attach(pass, is_drift)?;
         if concerns_host {
             self.open_gateway(pass, is_drift).await;
             self.masquerade(pass, is_drift);
@@ -251,7 +315,7 @@ impl Reconciler {
             }
         }
         for (name, veth) in veths {
-            match self.devices.make_veth(name, veth).await {
+            match self.devices.make_veth(name, veth, pass.looks_at_everything).await {
                 Ok(Made::Was) => {}
                 Ok(Made::New) => made = true,
                 Ok(Made::Again) => {
@@ -269,12 +333,11 @@ impl Reconciler {
     }
 
     /// Attaches what is missing and detaches what should not be there.
-    async fn attach(&mut self, pass: &mut Pass, is_drift: bool) -> Result<()> {
-        let links = self.devices.list().await?;
-        let present: BTreeSet<&str> = links.iter().map(|link| link.name.as_str()).collect();
+    fn attach(&mut self, pass: &mut Pass, is_drift: bool) -> Result<()> {
+        let present = self.devices.present();
         let uplinks: BTreeSet<u32> = self.running.peers.values().map(|peer| peer.uplink).collect();
         let mut want: BTreeMap<(String, Place), Program> = BTreeMap::new();
-        let uplinks: Vec<&Link> = links.iter().filter(|link| uplinks.contains(&link.index)).collect();
+        let uplinks: Vec<&Link> = present.values().filter(|link| uplinks.contains(&link.index)).collect();
         self.uplinks = uplinks.iter().map(|uplink| uplink.name.clone()).collect();
         for uplink in uplinks {
             want.insert((uplink.name.clone(), Place::Ingress), Program::FROM_UNDERLAY);
@@ -282,34 +345,34 @@ impl Reconciler {
                 want.insert((uplink.name.clone(), Place::Xdp), Program::GUARD);
             }
         }
-        if self.running.links.gateway.is_some() && present.contains(link::GATEWAY) {
+        if self.running.links.gateway.is_some() && present.contains_key(link::GATEWAY) {
             want.insert((link::GATEWAY.to_owned(), Place::Egress), Program::FROM_HOST);
             want.insert((link::GATEWAY.to_owned(), Place::Ingress), Program::TO_HOST);
         }
         let mut endpoints = BTreeMap::new();
         for (name, veth) in &self.running.links.veths {
-            if present.contains(name.as_str()) {
+            if present.contains_key(name.as_str()) {
                 want.insert((name.to_string(), Place::Ingress), Program::FROM_WORKLOAD);
                 endpoints.insert(name.to_string(), veth.endpoint.clone());
             }
         }
-        let have: BTreeMap<(String, Place), Attached> =
-            self.attacher.list()?.into_iter().map(|held| ((held.interface.clone(), held.place), held)).collect();
-        let mut attached = BTreeSet::new();
+        let have = if pass.looks_at_everything { self.attached()? } else { self.attached.clone() };
+        let (mut attached, mut put_back) = (BTreeMap::new(), 0);
         for (at, program) in &want {
             let Some(code) = self.loaded.code(*program) else { continue };
             let (interface, place) = at;
-            if have.get(at).is_some_and(|held| held.index.is_some() && held.program.id == code.id()) {
-                attached.insert(at.clone());
+            let Some(index) = present.get(interface).map(|link| link.index) else { continue };
+            if have.get(at) == Some(&(index, code.id())) {
+                attached.insert(at.clone(), (index, code.id()));
                 continue;
             }
             match self.attacher.attach(code, interface, *place) {
                 Ok(change) => {
-                    if change != Change::Kept && is_drift && self.attached.contains(at) {
+                    if change != Change::Kept && is_drift && self.attached.contains_key(at) {
                         tracing::warn!("put {program} back to {interface} at {place}, where somebody took it away");
-                        self.repaired("programs", 1);
+                        put_back += 1;
                     }
-                    attached.insert(at.clone());
+                    attached.insert(at.clone(), (index, code.id()));
                 }
                 Err(error) => match endpoints.get(interface) {
                     Some(endpoint) => pass.fail_endpoint(endpoint, &error),
@@ -323,7 +386,16 @@ impl Reconciler {
             pass.tried(self.attacher.detach(interface, *place));
         }
         self.attached = attached;
+        if put_back > 0 {
+            self.repaired("programs", put_back);
+        }
         Ok(())
+    }
+
+    /// Our programs as the kernel has them.
+    fn attached(&self) -> Result<BTreeMap<(String, Place), Held>> {
+        let held = self.attacher.list()?.into_iter();
+        Ok(held.map(|held| ((held.interface, held.place), (held.index.unwrap_or(0), held.program.id))).collect())
     }
 
     /// Switches on the gateway device, which has its programs now, and lets the host forward.
@@ -429,6 +501,8 @@ fn can_be_guarded(uplink: &Link) -> bool {
 /// What has gone wrong in a pass so far, and what has come of the endpoints.
 #[derive(Default)]
 struct Pass {
+    looks_at_devices: bool,
+    looks_at_everything: bool,
     failures: Vec<String>,
     endpoints: BTreeMap<EndpointKey, EndpointState>,
 }

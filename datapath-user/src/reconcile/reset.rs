@@ -31,6 +31,7 @@ pub async fn without_daemon(pins: &Pins, state: &Path) -> Result<Cleared> {
 
 pub(super) async fn reset(pins: &Pins, devices: &mut Devices, switches: &mut Switches) -> Cleared {
     let mut cleared = Cleared::default();
+    cleared.note(devices.look().await, |()| None);
     // Containers are cut off before their programs go.
     let links = devices.remove_others(&BTreeMap::new()).await;
     cleared.note(links, |links| (links > 0).then(|| format!("{links} links of endpoints")));

@@ -6,21 +6,20 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use weft_common::{
     id::Epoch,
-    policy::{RuleSet, SetKey},
+    policy::{PeerKey, PrefixKey, RuleKey, RuleSet, SetKey},
     table,
 };
 
+use crate::delta::delta;
 use crate::kernel::{
     config::{ConfigCell, grace},
     pins::Pins,
     tables::{Keyed, Map, TableError, Trie},
 };
 use crate::plan::{NodePlan, rules::Policy};
-
-use super::delta::delta;
 
 /// Handles of the tables that a plan fills.
 #[derive(Debug)]
@@ -35,6 +34,8 @@ pub(super) struct Tables {
     peer_lists: Map<table::PeerLists>,
     prefix_lists: Trie<table::PrefixLists>,
     rules: Trie<table::RuleLists>,
+    /// What is to be taken away since an epoch was put in force.
+    late: Option<Late>,
 }
 
 /// Which tables are compared. Those of policy can be large.
@@ -59,8 +60,13 @@ pub(super) struct Applied {
     pub(super) failures: Vec<TableError>,
 }
 
-/// Takes away what a table has too much.
-type Removal<'a> = Box<dyn FnOnce(&mut Applied) + 'a>;
+/// Keys of what only an earlier epoch names.
+#[derive(Debug, Default)]
+struct Late {
+    rules: Vec<(u32, RuleKey)>,
+    prefix_lists: Vec<(u32, PrefixKey)>,
+    peer_lists: Vec<PeerKey>,
+}
 
 impl Tables {
     pub(super) fn open(pins: &Pins) -> Result<Self> {
@@ -75,6 +81,7 @@ impl Tables {
             peer_lists: Map::open(pins)?,
             prefix_lists: Trie::open(pins)?,
             rules: Trie::open(pins)?,
+            late: None,
         })
     }
 
@@ -98,31 +105,35 @@ impl Tables {
     }
 
     /// Makes the tables as the plan has them. Those of policy have to be looked at when the plan has another policy
-    /// than the one before.
-    pub(super) fn apply(&self, plan: &NodePlan, look: Look) -> Applied {
-        let mut applied = Applied::default();
+    /// than the one before. `known` is what the others hold, where that need not be read.
+    pub(super) fn apply(&mut self, plan: &NodePlan, look: Look, known: Option<&NodePlan>) -> Result<Applied> {
+        // Programs that still run read what would be written over.
+        let failures = self.finish()?;
+        let mut applied = Applied { failures, ..Applied::default() };
         let policy = &plan.policy;
         let epoch = self.epoch();
-        for finish in [
-            Box::new(put(&self.peers, &plan.peers, &mut applied)) as Removal<'_>,
-            Box::new(put(&self.peer_addresses, &plan.peer_addresses, &mut applied)),
-            Box::new(put(&self.members, &plan.members, &mut applied)),
-            Box::new(put(&self.endpoints, &plan.endpoints, &mut applied)),
-            Box::new(put(&self.routes, &plan.routes, &mut applied)),
-        ] {
-            // What is gone is gone before flows are decided anew.
-            finish(&mut applied);
-        }
+        let peers = put(&self.peers, &plan.peers, known.map(|known| &known.peers), &mut applied);
+        let addresses = known.map(|known| &known.peer_addresses);
+        let peer_addresses = put(&self.peer_addresses, &plan.peer_addresses, addresses, &mut applied);
+        let members = put(&self.members, &plan.members, known.map(|known| &known.members), &mut applied);
+        let endpoints = put(&self.endpoints, &plan.endpoints, known.map(|known| &known.endpoints), &mut applied);
+        let routes = put(&self.routes, &plan.routes, known.map(|known| &known.routes), &mut applied);
+        // What is gone is gone before flows are decided anew.
+        applied.remove(&self.peers, &peers);
+        applied.remove(&self.peer_addresses, &peer_addresses);
+        applied.remove(&self.members, &members);
+        applied.remove(&self.endpoints, &endpoints);
+        applied.remove(&self.routes, &routes);
         let whole = match look {
             Look::All => true,
             Look::Small => false,
             Look::SmallFirst => !applied.differences.is_empty(),
         };
-        let mut late: Vec<Removal<'_>> = Vec::new();
+        let mut late = Late::default();
         if whole {
-            late.push(Box::new(put(&self.rules, &policy.rules, &mut applied)));
-            late.push(Box::new(put(&self.prefix_lists, &policy.prefix_lists, &mut applied)));
-            late.push(Box::new(put(&self.peer_lists, &policy.peer_lists, &mut applied)));
+            late.rules = put(&self.rules, &policy.rules, None, &mut applied);
+            late.prefix_lists = put(&self.prefix_lists, &policy.prefix_lists, None, &mut applied);
+            late.peer_lists = put(&self.peer_lists, &policy.peer_lists, None, &mut applied);
         }
         let sets_differ = whole && self.sets_differ(policy, epoch, &mut applied);
         let config = table::Config { epoch, ..plan.config };
@@ -131,22 +142,30 @@ impl Tables {
         }
         applied.changed = !applied.differences.is_empty() || sets_differ || epoch == Epoch::default();
         if !applied.changed {
-            return applied;
+            return Ok(applied);
         }
         let next = epoch.next();
-        if !self.fill_slot(policy, next, &mut applied) {
-            // The slot in force is whole; half of another one must not follow it.
-            return applied;
+        // The slot in force is whole; half of another one must not follow it.
+        if self.fill_slot(policy, next, &mut applied) {
+            self.config.store(table::Config { epoch: next, ..config });
+            self.late = Some(late);
         }
-        self.config.store(table::Config { epoch: next, ..config });
-        if let Err(error) = grace() {
-            tracing::warn!("what was in force before stays in the tables: {error:#}");
-            return applied;
+        Ok(applied)
+    }
+
+    /// Takes away what was in force before, once no program can still be reading it. Waits for that, some milliseconds.
+    pub(super) fn finish(&mut self) -> Result<Vec<TableError>> {
+        if self.late.is_none() {
+            return Ok(Vec::new());
         }
-        for finish in late {
-            finish(&mut applied);
+        grace().context("take away what was in force before")?;
+        let mut applied = Applied::default();
+        if let Some(Late { rules, prefix_lists, peer_lists }) = self.late.take() {
+            applied.remove(&self.rules, &rules);
+            applied.remove(&self.prefix_lists, &prefix_lists);
+            applied.remove(&self.peer_lists, &peer_lists);
         }
-        applied
+        Ok(applied.failures)
     }
 
     fn sets_differ(&self, policy: &Policy, epoch: Epoch, applied: &mut Applied) -> bool {
@@ -184,6 +203,10 @@ impl Tables {
 }
 
 impl Applied {
+    fn remove<T: Keyed>(&mut self, table: &T, keys: &[T::Key]) {
+        self.failures.extend(keys.iter().filter_map(|key| table.delete(key).err()));
+    }
+
     fn note(&mut self, table: &'static str, differences: usize) {
         if differences > 0 {
             *self.differences.entry(table).or_default() += differences;
@@ -199,21 +222,29 @@ fn with_slot(policy: &Policy, slot: u8) -> BTreeMap<SetKey, RuleSet> {
     policy.sets.iter().map(|(key, set)| (SetKey { slot, ..*key }, *set)).collect()
 }
 
-/// Puts what is missing or different, and gives what takes away the rest.
-fn put<'a, T: Keyed>(
-    table: &'a T,
+/// Puts what is missing or different, and gives the keys of the rest. `known` is what the table holds; else it is read.
+fn put<T: Keyed>(
+    table: &T,
     want: &BTreeMap<T::Key, T::Value>,
+    known: Option<&BTreeMap<T::Key, T::Value>>,
     applied: &mut Applied,
-) -> impl FnOnce(&mut Applied) + use<'a, T> {
-    let mut surplus = Vec::new();
-    match table.entries() {
-        Ok(have) => {
-            let change = delta(want, &have);
-            applied.note(table.name(), change.len());
-            applied.failures.extend(change.put.iter().filter_map(|(key, value)| table.put(key, value).err()));
-            surplus.extend(change.del.into_iter().copied());
-        }
-        Err(error) => applied.failures.push(error),
-    }
-    move |applied| applied.failures.extend(surplus.iter().filter_map(|key| table.delete(key).err()))
+) -> Vec<T::Key> {
+    let read;
+    let have = match known {
+        Some(have) => have,
+        None => match table.entries() {
+            Ok(have) => {
+                read = have;
+                &read
+            }
+            Err(error) => {
+                applied.failures.push(error);
+                return Vec::new();
+            }
+        },
+    };
+    let change = delta(want, have);
+    applied.note(table.name(), change.len());
+    applied.failures.extend(change.put.iter().filter_map(|(key, value)| table.put(key, value).err()));
+    change.del.into_iter().copied().collect()
 }

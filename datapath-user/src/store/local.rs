@@ -26,6 +26,7 @@ use crate::model::{
 };
 
 use super::codec;
+use crate::delta::{Delta, delta};
 
 const ENDPOINTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("endpoints");
 const RESERVATIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("reservations");
@@ -129,20 +130,19 @@ impl Local {
             let write = database.begin_write()?;
             {
                 let mut endpoints = write.open_table(ENDPOINTS)?;
-                for key in old.endpoints.keys().filter(|key| !new.endpoints.contains_key(key)) {
+                let Delta { put, del } = delta(&new.endpoints, &old.endpoints);
+                for key in del {
                     endpoints.remove(key.to_string().as_str())?;
                 }
-                for (key, endpoint) in new.endpoints.iter().filter(|(key, value)| old.endpoints.get(key) != Some(value))
-                {
+                for (key, endpoint) in put {
                     endpoints.insert(key.to_string().as_str(), codec::encode_endpoint(endpoint)?.as_slice())?;
                 }
                 let mut reservations = write.open_table(RESERVATIONS)?;
-                for key in old.reservations.keys().filter(|key| !new.reservations.contains_key(key)) {
+                let Delta { put, del } = delta(&new.reservations, &old.reservations);
+                for key in del {
                     reservations.remove(key.to_string().as_str())?;
                 }
-                for (key, kept) in
-                    new.reservations.iter().filter(|(key, value)| old.reservations.get(key) != Some(value))
-                {
+                for (key, kept) in put {
                     reservations.insert(key.to_string().as_str(), codec::encode_reservation(key, kept)?.as_slice())?;
                 }
                 write.open_table(META)?.insert("revision", revision.0.to_be_bytes().as_slice())?;

@@ -32,8 +32,8 @@ const APPS: [App<'static>; 5] = [
     App { name: "five", roles: &[] },
 ];
 
-/// How long the daemon is watched doing nothing.
-const IDLE: Duration = Duration::from_secs(5);
+/// How long the daemon is watched doing nothing: longer than from one look at everything to the next.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// `USER_HZ` of /proc/PID/stat.
 const TICKS_PER_SECOND: f64 = 100.0;

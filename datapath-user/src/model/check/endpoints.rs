@@ -17,8 +17,10 @@ use super::{
 
 /// The faults of those that `keys` name.
 pub(super) fn check<'a>(cluster: &Cluster, keys: impl IntoIterator<Item = &'a EndpointKey>, faults: &mut Faults) {
-    let all = Index::of(cluster);
-    for endpoint in keys.into_iter().filter_map(|key| cluster.endpoints.get(key)) {
+    let asked = keys.into_iter().filter_map(|key| cluster.endpoints.get(key).map(|endpoint| &**endpoint));
+    let asked: Vec<&Endpoint> = asked.collect();
+    let all = Index::of(&asked, cluster);
+    for endpoint in asked {
         let place = || Place::Endpoint(endpoint.key.clone());
         for what in alone(cluster, endpoint).into_iter().chain(all.shared(endpoint)) {
             faults.push(place(), format!("endpoint {}: {what}", endpoint.key));
@@ -91,15 +93,18 @@ enum Thing<'a> {
     Inside(&'a HostName, u64, Option<u64>, &'a LinkName),
 }
 
-/// Who has what.
+/// Who has what of that which those have that are asked about.
 struct Index<'a>(BTreeMap<Thing<'a>, Vec<&'a EndpointKey>>);
 
 impl<'a> Index<'a> {
-    fn of(cluster: &'a Cluster) -> Self {
-        let mut index: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    fn of(asked: &[&'a Endpoint], cluster: &'a Cluster) -> Self {
+        let things = asked.iter().flat_map(|endpoint| Thing::of(endpoint));
+        let mut index: BTreeMap<_, Vec<_>> = things.map(|thing| (thing, Vec::new())).collect();
         for endpoint in cluster.endpoints.values() {
             for thing in Thing::of(endpoint) {
-                index.entry(thing).or_default().push(&endpoint.key);
+                if let Some(owners) = index.get_mut(&thing) {
+                    owners.push(&endpoint.key);
+                }
             }
         }
         Self(index)
