@@ -45,6 +45,8 @@ pub enum Offloads {
     On,
     /// Every frame is as it would be on a wire.
     Off,
+    /// So it is, and the receiver merges what belongs together (GRO), as the drivers of hardware do unless told not to.
+    Merged,
 }
 
 impl Family {
@@ -179,13 +181,14 @@ impl Underlay {
 /// Sets the offloads of one interface.
 #[track_caller]
 pub fn set_offloads(namespace: &Netns, interface: &str, offloads: Offloads) {
-    let state = match offloads {
-        Offloads::On => "on",
-        Offloads::Off => "off",
+    // Merging is the only one that veth has off by default.
+    let (state, merging) = match offloads {
+        Offloads::On => ("on", "off"),
+        Offloads::Off => ("off", "off"),
+        Offloads::Merged => ("off", "on"),
     };
-    // Receive offload is the only one that veth has off by default.
     let features = ["tx", "tso", "gso"].map(|feature| [feature, state]).concat();
-    exec(namespace.command("ethtool").args(["-K", interface, "gro", "off"]).args(features));
+    exec(namespace.command("ethtool").args(["-K", interface, "gro", merging]).args(features));
 }
 
 #[track_caller]

@@ -168,6 +168,7 @@ impl fmt::Display for Segment {
         let offloads = match self.offloads {
             Offloads::On => "on",
             Offloads::Off => "off",
+            Offloads::Merged => "off but GRO",
         };
         write!(f, "MTU {}, offloads {offloads}", self.mtu)
     }

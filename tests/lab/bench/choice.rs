@@ -18,7 +18,7 @@ pub(crate) struct Choice {
     /// MTU of the underlay
     #[arg(long)]
     mtu: Option<u32>,
-    /// TSO, GSO and checksum offload of the underlay
+    /// TSO, GSO and checksum offload of the underlay; gro: off, and received packets are merged
     #[arg(long, value_enum)]
     offloads: Option<Switch>,
     /// Numbers of rules, as 0,1000,100000
@@ -39,6 +39,7 @@ enum FamilyName {
 enum Switch {
     On,
     Off,
+    Gro,
 }
 
 /// What is measured besides metrics.
@@ -105,6 +106,7 @@ impl Choice {
         let offloads = match self.offloads {
             None | Some(Switch::On) => Offloads::On,
             Some(Switch::Off) => Offloads::Off,
+            Some(Switch::Gro) => Offloads::Merged,
         };
         let surroundings = on(family, self.mtu.unwrap_or(USUAL.underlay.mtu), offloads);
         let rules = if self.rules.is_empty() { &[0] } else { &self.rules[..] };
@@ -127,6 +129,7 @@ fn plan() -> Vec<Line> {
     }
     lines.extend(Metric::ALL.map(|metric| line(on(Family::V6, 1500, Offloads::On), metric, &ACROSS)));
     lines.extend(Metric::ALL.map(|metric| line(on(Family::V4, 1500, Offloads::Off), metric, &ACROSS)));
+    lines.extend([TCP, TCP8].map(|metric| line(on(Family::V4, 1500, Offloads::Merged), metric, &ACROSS)));
     lines.extend([TCP, Metric::Udp].map(|metric| line(on(Family::V6, 1500, Offloads::Off), metric, &ACROSS)));
     lines.extend([TCP, TCP8, Metric::Udp].map(|metric| line(on(Family::V4, 9000, Offloads::On), metric, &ACROSS)));
     lines.extend([TCP, TCP8].map(|metric| line(on(Family::V4, 9000, Offloads::Off), metric, &ACROSS)));
