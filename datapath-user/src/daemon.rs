@@ -34,7 +34,7 @@ use crate::observe::Observer;
 use crate::order::Order;
 use crate::plan::NodePlan;
 use crate::reconcile::{
-    Cause, Gone, Reconciler, TICK,
+    Cause, Gone, Reconciler, TICK, Told,
     reset::{Cleared, without_daemon},
 };
 use crate::service::{Parts, Service};
@@ -80,16 +80,17 @@ pub async fn run(config: Config) -> Result<()> {
     let observer = Arc::new(Observer::new());
     let snapshots = store.watch();
     let first = Arc::clone(&snapshots.borrow());
-    let reconciler = Reconciler::new(config.host.clone(), pins.clone(), &config.state, &first.cluster, board.clone())?;
     let (orders, inbox) = mpsc::channel(16);
     let (plans, plan) = watch::channel(Arc::new(NodePlan::default()));
+    let told = Told { plans, board: board.clone() };
+    let reconciler = Reconciler::new(config.host.clone(), pins.clone(), &config.state, &first.cluster, told)?;
 
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let (events, groups) = (Events::open(&pins)?, Map::open(&pins)?);
     let following = stop.clone();
     tasks.spawn(async move { following.run_until_cancelled(files.follow()).await });
-    let loop_ = Loop { reconciler, store: Arc::clone(&store), snapshots, inbox, plans };
+    let loop_ = Loop { reconciler, store: Arc::clone(&store), snapshots, inbox };
     let reconciling = tasks.spawn(loop_.run(stop.clone()));
     tasks.spawn(watch_events(events, Arc::clone(&observer), plan.clone(), orders.clone(), stop.clone()));
     tasks.spawn(watch_groups(groups, config.ask_groups_every, plan.clone(), orders.clone(), stop.clone()));
@@ -146,7 +147,6 @@ struct Loop {
     store: Arc<dyn Store>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     inbox: mpsc::Receiver<Order>,
-    plans: watch::Sender<Arc<NodePlan>>,
 }
 
 impl Loop {
@@ -199,9 +199,8 @@ impl Loop {
 
     async fn pass(&mut self, cause: Cause) {
         let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
-        let outcome = self.reconciler.pass(&snapshot.cluster, snapshot.revision.0, cause).await;
-        self.plans.send_replace(outcome.plan);
-        for Gone { endpoint, netns, why } in outcome.gone {
+        let gone = self.reconciler.pass(&snapshot.cluster, snapshot.revision.0, cause).await;
+        for Gone { endpoint, netns, why } in gone {
             tracing::info!("endpoint {endpoint} is gone: {why}");
             if let Err(error) = self.store.change(Change::EndpointGone(endpoint.clone(), netns)).await {
                 tracing::warn!("remove endpoint {endpoint}: {error}");

@@ -357,7 +357,7 @@ fn other_name(property: Prop) -> Option<String> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::kernel::netns::tests::{fresh, within_async};
 

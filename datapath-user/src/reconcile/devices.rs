@@ -76,11 +76,12 @@ impl Devices {
         Ok(())
     }
 
-    /// Whether these, by number, are otherwise than was known. None is one that is gone.
-    pub(super) fn are_news(&self, links: &BTreeMap<u32, Option<Link>>) -> bool {
-        links.iter().any(|(index, link)| match link {
-            Some(link) => self.present.get(&link.name) != Some(link),
-            None => self.present.values().any(|known| known.index == *index),
+    /// Whether of these, by number, one that is ours or an uplink is otherwise than was known. None is one that is gone.
+    pub(super) fn are_news(&self, links: &BTreeMap<u32, Option<Link>>, uplinks: &BTreeSet<String>) -> bool {
+        let matters = |link: &&Link| is_ours(link) || link.name == link::GATEWAY || uplinks.contains(&link.name);
+        links.iter().any(|(index, now)| {
+            let (known, now) = (self.present.values().find(|link| link.index == *index), now.as_ref());
+            known != now && known.into_iter().chain(now).any(|link| matters(&link))
         })
     }
 
@@ -385,6 +386,7 @@ fn inside(veth: &Veth) -> Inside {
 mod tests {
     use super::*;
     use crate::kernel::{
+        link::tests::veth,
         netns::tests::{fresh, within_async},
         watch::{Changed, Watch},
     };
@@ -437,24 +439,32 @@ mod tests {
             devices.look().await.unwrap();
             assert!(matches!(devices.make_veth(&name, &want, true).await.unwrap(), Made::New));
             assert_eq!(devices.open_veth(&name, &want).await.unwrap(), 1);
+            let uplinks = BTreeSet::from(["up".to_owned()]);
             let changed = told(&mut watch).await;
-            assert!(!changed.links.is_empty() && !devices.are_news(&changed.links), "{changed:?}");
+            assert!(!changed.links.is_empty() && !devices.are_news(&changed.links, &uplinks), "{changed:?}");
             assert!(!changed.ways, "no address or route of this side came with it");
             assert!(matches!(devices.make_veth(&name, &want, true).await.unwrap(), Made::Was));
 
+            devices.links.create_veth(&veth("up", "else", None)).await.unwrap();
+            let changed = told(&mut watch).await.links;
+            assert!(
+                devices.are_news(&changed, &uplinks) && !devices.are_news(&changed, &BTreeSet::new()),
+                "{changed:?}"
+            );
+
             let index = devices.present()[name.as_str()].index;
             devices.links.set(index, &[Setting::Down]).await.unwrap();
-            assert!(devices.are_news(&told(&mut watch).await.links), "somebody switched it off");
+            assert!(devices.are_news(&told(&mut watch).await.links, &uplinks), "somebody switched it off");
             devices.look().await.unwrap();
             assert_eq!(devices.open_veth(&name, &want).await.unwrap(), 1);
-            assert!(!devices.are_news(&told(&mut watch).await.links));
+            assert!(!devices.are_news(&told(&mut watch).await.links, &uplinks));
 
             devices.links.delete(index).await.unwrap();
-            assert!(devices.are_news(&told(&mut watch).await.links), "somebody took it away");
+            assert!(devices.are_news(&told(&mut watch).await.links, &uplinks), "somebody took it away");
             devices.look().await.unwrap();
             assert!(matches!(devices.make_veth(&name, &want, true).await.unwrap(), Made::Again));
             assert_eq!(devices.remove_others(&BTreeMap::new()).await.unwrap(), 1);
-            assert!(!devices.are_news(&told(&mut watch).await.links), "we took it away");
+            assert!(!devices.are_news(&told(&mut watch).await.links, &uplinks), "we took it away");
         });
     }
 }

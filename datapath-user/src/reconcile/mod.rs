@@ -21,6 +21,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use tokio::sync::watch;
 use weft_common::table;
 
 use crate::kernel::{
@@ -79,19 +80,19 @@ pub struct Reconciler {
     /// When flows are looked at again, though nothing has changed: for those that have expired.
     sweep_at: Instant,
     status: Status,
-    board: Board,
+    told: Told,
 }
 
-/// What a pass tells whoever keeps the cluster's state.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// They are to be removed.
-    pub gone: Vec<Gone>,
-    /// The plan that is in force.
-    pub plan: Arc<NodePlan>,
+/// Where a pass says what came of it.
+#[derive(Debug)]
+pub struct Told {
+    /// The plan in force: told before the board says that it is.
+    pub plans: watch::Sender<Arc<NodePlan>>,
+    /// How far it is.
+    pub board: Board,
 }
 
-/// An endpoint whose namespace is gone.
+/// An endpoint whose namespace is gone, for whoever keeps the cluster's state to remove.
 #[derive(Debug)]
 pub struct Gone {
     /// Which endpoint.
@@ -130,7 +131,7 @@ const WHOLE_SHARE: u32 = 200;
 impl Reconciler {
     /// Loads the programs, takes over what an earlier daemon left, and finds out which numbers are in use.
     /// What was changed on the host is noted in the folder `state`, to be changed back by a reset.
-    pub fn new(host: HostName, pins: Pins, state: &Path, cluster: &Cluster, board: Board) -> Result<Self> {
+    pub fn new(host: HostName, pins: Pins, state: &Path, cluster: &Cluster, told: Told) -> Result<Self> {
         let loaded = Object::embedded().load(&pins).context("load the programs")?;
         let tables = Tables::open(&pins)?;
         let before = tables.read().context("read the tables of an earlier daemon")?;
@@ -155,20 +156,20 @@ impl Reconciler {
             whole_at: Instant::now(),
             sweep_at: Instant::now() + SWEEP,
             status: Status::default(),
-            board,
+            told,
         })
     }
 
-    /// Looks at what may be different, and puts it right. `revision` is the store's for `cluster`.
-    pub async fn pass(&mut self, cluster: &Cluster, revision: u64, cause: Cause) -> Outcome {
+    /// Looks at what may be different, and puts it right. `revision` is the store's for `cluster`. Gives the endpoints that
+    /// are to be removed.
+    pub async fn pass(&mut self, cluster: &Cluster, revision: u64, cause: Cause) -> Vec<Gone> {
         let began = Instant::now();
         // Until a pass has brought everything about nothing was right before.
         let looks_at_everything = !self.settled || matches!(cause, Cause::Tick | Cause::Lack);
         let looks_at_devices = looks_at_everything || cause != Cause::Change;
         let mut pass = Pass { looks_at_devices, looks_at_everything, ..Pass::default() };
-        let mut outcome = Outcome::default();
         let mut sweeps = false;
-        match self.try_pass(cluster, &mut pass, &mut outcome).await {
+        match self.try_pass(cluster, &mut pass).await {
             Ok(changed) => {
                 self.status.revision = revision;
                 sweeps = changed || Instant::now() >= self.sweep_at;
@@ -184,7 +185,7 @@ impl Reconciler {
         if pass.looks_at_everything {
             self.everything_at = began + (self.status.took * WHOLE_SHARE).min(SELDOM);
         }
-        outcome.plan = Arc::clone(&self.running);
+        self.told.plans.send_replace(Arc::clone(&self.running));
         self.post(&pass);
         // Whoever waits for the change has it by now, and is told before this thread waits for the kernel.
         tokio::task::yield_now().await;
@@ -198,12 +199,12 @@ impl Reconciler {
             self.sweep_at = Instant::now() + SWEEP.max(looked.elapsed() * WHOLE_SHARE);
         }
         self.post(&pass);
-        outcome
+        pass.gone
     }
 
     /// Whether what the kernel tells was not known.
     pub fn is_news(&self, changed: &Changed) -> bool {
-        changed.ways || self.devices.are_news(&changed.links)
+        changed.ways || self.devices.are_news(&changed.links, &self.uplinks)
     }
 
     /// How long the last pass took.
@@ -226,11 +227,11 @@ impl Reconciler {
             }
         }
         self.status.failures.clone_from(&pass.failures);
-        self.board.post(self.status.clone());
+        self.told.board.post(self.status.clone());
     }
 
     /// Says whether the tables were changed.
-    async fn try_pass(&mut self, cluster: &Cluster, pass: &mut Pass, outcome: &mut Outcome) -> Result<bool> {
+    async fn try_pass(&mut self, cluster: &Cluster, pass: &mut Pass) -> Result<bool> {
         if pass.looks_at_devices {
             self.devices.look().await?;
         }
@@ -242,7 +243,7 @@ impl Reconciler {
             self.status.without_room = over.collect();
             return Err(too_large).context("the tables stay as they are");
         }
-        if self.make_devices(&next, cluster.settings.port, pass, outcome).await {
+        if self.make_devices(&next, cluster.settings.port, pass).await {
             let facts = Facts { underlay: facts.underlay, ..self.devices.numbers() };
             next = plan(cluster, &self.host, &facts, &self.running);
         }
@@ -300,7 +301,7 @@ impl Reconciler {
     }
 
     /// Makes the devices that are missing, all of them off. Says whether a number may be known now that was not.
-    async fn make_devices(&mut self, plan: &NodePlan, port: u16, pass: &mut Pass, outcome: &mut Outcome) -> bool {
+    async fn make_devices(&mut self, plan: &NodePlan, port: u16, pass: &mut Pass) -> bool {
         let Links { gateway, veths } = &plan.links;
         let mut made = false;
         if let Some(gateway) = gateway {
@@ -324,7 +325,7 @@ impl Reconciler {
                 }
                 Ok(Made::Gone(why)) => {
                     let (endpoint, netns) = (veth.endpoint.clone(), veth.netns.clone());
-                    outcome.gone.push(Gone { endpoint, netns, why });
+                    pass.gone.push(Gone { endpoint, netns, why });
                 }
                 Err(error) => pass.fail_endpoint(&veth.endpoint, &error),
             }
@@ -505,6 +506,7 @@ struct Pass {
     looks_at_everything: bool,
     failures: Vec<String>,
     endpoints: BTreeMap<EndpointKey, EndpointState>,
+    gone: Vec<Gone>,
 }
 
 impl Pass {
