@@ -1,7 +1,7 @@
 //! Somebody on the host damages what the daemon made: it is put right, counted, and nothing gets through meanwhile.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use weft::kernel::attach::Attacher;
 use weft::kernel::pins::Pins;
@@ -17,7 +17,7 @@ use weft_tests::traffic::{
     udp::UdpEcho,
 };
 use weft_tests::underlay::Family;
-use weft_tests::wait::{eventually, holds_within};
+use weft_tests::wait::{eventually, holds_within, throughout};
 use weft_tests::wire::Capture;
 
 use super::{Cluster, Container, REPAIRED, SOON};
@@ -95,6 +95,26 @@ fn is_source(bytes: &[u8], addr: std::net::IpAddr) -> bool {
         std::net::IpAddr::V4(addr) => bytes.starts_with(&addr.octets()),
         std::net::IpAddr::V6(addr) => bytes.starts_with(&addr.octets()),
     }
+}
+
+#[test]
+fn the_daemon_does_not_look_at_its_own_doings() {
+    /// So many endpoints, and so often a tick in seconds.
+    const ENDPOINTS: u64 = 4;
+    const TICK: u64 = 5;
+    let cluster = Cluster::of(1, Family::V4);
+    // With it the host gets what all its endpoints share.
+    let _first = cluster.container(0, "first", "shop/web");
+    let passes = || cluster.weft(0, &["status"])["reconcile"]["passes"].as_u64().unwrap();
+    let (before, began) = (passes(), Instant::now());
+    let mut attached = Vec::new();
+    for number in 1..=ENDPOINTS {
+        attached.push(cluster.container(0, &format!("a{number}"), "shop/web"));
+        // One for each, and one at each tick; what the kernel tells of them is nothing new, then and a while later.
+        let expected = || number + began.elapsed().as_secs() / TICK + 1;
+        throughout(Duration::from_secs(2), || passes() - before <= expected());
+    }
+    assert!(passes() - before >= ENDPOINTS);
 }
 
 /// Damage that the kernel tells nobody of: only looking finds it. All of it at once.

@@ -109,9 +109,9 @@ fn force(revision: u64, in_force: Option<u64>) -> Span {
     }
 }
 
-fn reconciled(Reconcile { at, took_ms, changes }: Reconcile, now: Timestamp) -> Span {
+fn reconciled(Reconcile { at, took_ms, passes }: Reconcile, now: Timestamp) -> Span {
     let (ago, took) = (human::ago(at, now), human::millis(took_ms));
-    format!("{ago} in {took}, {changes} changed").into()
+    format!("{ago} in {took}, {passes} so far").into()
 }
 
 fn repairs(repaired: &[Repaired]) -> Span {

@@ -193,7 +193,7 @@ impl Service {
             reconcile: board.when.map(|when| Reconcile {
                 at: when.into(),
                 took_ms: u64::try_from(board.took.as_millis()).unwrap_or(u64::MAX),
-                changes: board.passes,
+                passes: board.passes,
             }),
             endpoints: tally(board.endpoints.values()),
             peers: peer_tally(&self.peers()),

@@ -175,8 +175,8 @@ pub struct Reconcile {
     pub at: Timestamp,
     /// How long it took.
     pub took_ms: u64,
-    /// What it changed.
-    pub changes: u64,
+    /// How many there were since the daemon was started.
+    pub passes: u64,
 }
 
 /// How many there are, and how they are.
