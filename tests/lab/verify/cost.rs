@@ -176,12 +176,18 @@ struct Statistics {
 }
 
 impl Statistics {
-    /// Reads `verification time 912 usec`, `stack depth 176+64`, `processed 5210 insns (limit 1000000) …`.
+    /// Reads `verification time 912 usec`, `stack depth 176+64`, `processed 5210 insns (limit 1000000) …`. Later kernels say
+    /// the greatest depth instead, and then of each function `subprog 1 (open) static insns_self 360 insns_total 360 stack 64`.
     fn parse(log: &str) -> Option<Self> {
         let after = |words: &str| log.lines().find_map(|line| line.strip_prefix(words));
+        let functions = log.lines().filter(|line| line.starts_with("subprog "));
+        let mut depths: Vec<_> = functions.filter_map(|line| line.rsplit(' ').next()).collect();
+        if depths.is_empty() {
+            depths = after("stack depth ")?.split('+').collect();
+        }
         Some(Self {
             verified: after("processed ")?.split_once(' ')?.0.parse().ok()?,
-            frames: after("stack depth ")?.split('+').map(|depth| depth.trim().parse().ok()).collect::<Option<_>>()?,
+            frames: depths.into_iter().map(|depth| depth.trim().parse().ok()).collect::<Option<_>>()?,
             microseconds: after("verification time ")?.split_once(' ')?.0.parse().ok()?,
         })
     }
@@ -196,6 +202,12 @@ mod tests {
         let log = "verification time 912 usec\nstack depth 176+0+64\n\
                    processed 5210 insns (limit 1000000) max_states_per_insn 4 total_states 345 peak_states 345\n";
         let expect = Statistics { verified: 5210, frames: vec![176, 0, 64], microseconds: 912 };
+        assert_eq!(Statistics::parse(log), Some(expect));
+        let log = "verification time 17995 usec\nstack depth max 96\n\
+                   subprog 0 (guard) main insns_self 316 insns_total 316 stack 32\n\
+                   subprog 1 (open) static insns_self 360 insns_total 360 stack 64\n\
+                   processed 676 insns (limit 1000000) max_states_per_insn 1 total_states 21 peak_states 21 mark_read 0\n";
+        let expect = Statistics { verified: 676, frames: vec![32, 64], microseconds: 17995 };
         assert_eq!(Statistics::parse(log), Some(expect));
         assert_eq!(Statistics::parse("processed many insns"), None);
     }
