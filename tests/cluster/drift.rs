@@ -55,6 +55,9 @@ fn what_others_damage_is_repaired_and_counted_and_nothing_leaks_meanwhile() {
             eventually(SOON, || differences(&cluster, host).is_empty());
         }
         assert_eq!(tcp_connect(&here.netns, open.address(), SOON), Outcome::Reached);
+        // A sender that heard nothing for as long as a repair may take waits for as long before it tries again.
+        let flows = stream.flows_within(2 * REPAIRED);
+        assert!(flows, "client: {:?}, server: {:?}", stream.client_death(), stream.server_death());
     };
     let mut loud = loud(&here);
     for round in 0..ROUNDS {
@@ -73,9 +76,6 @@ fn what_others_damage_is_repaired_and_counted_and_nothing_leaks_meanwhile() {
             whole();
         }
     }
-    // A sender that heard nothing for some seconds waits for as long before it tries again.
-    let flows = stream.flows_within(REPAIRED);
-    assert!(flows, "client: {:?}, server: {:?}", stream.client_death(), stream.server_death());
     for probes in denied {
         let report = probes.stop();
         assert!(report.sent > 100 && report.lost.len() as u64 == report.sent, "{report:?}");
