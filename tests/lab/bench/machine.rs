@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use weft_tests::command::exec;
 use weft_tests::netns::Netns;
@@ -72,12 +73,11 @@ impl Work {
     /// Until now.
     pub(super) fn now() -> Result<Self> {
         static CARRIERS: OnceLock<Vec<PathBuf>> = OnceLock::new();
-        let own = fs::read_dir("/proc/self/task").context("list the lab's threads")?;
-        let own = own.filter_map(|entry| Some(entry.ok()?.path()));
-        let threads = own.chain(CARRIERS.get_or_init(carriers).iter().cloned());
-        // A thread may end while the list is read.
-        let times = threads.filter_map(|thread| run_time(&fs::read_to_string(thread.join("schedstat")).ok()?));
-        Ok(Self(times.sum()))
+        // Of threads that have ended too.
+        let own = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).context("read the lab's processor time")?;
+        let carriers = CARRIERS.get_or_init(carriers).iter();
+        let carried = carriers.filter_map(|thread| run_time(&fs::read_to_string(thread.join("schedstat")).ok()?));
+        Ok(Self(carried.fold(own.into(), Duration::saturating_add)))
     }
 
     /// Seconds since `earlier`.
@@ -141,9 +141,19 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_says_how_long_it_ran() {
+    fn a_thread_of_the_kernel_says_how_long_it_ran() {
         assert_eq!(run_time("6482923317 38214594558 62583\n"), Some(Duration::from_nanos(6_482_923_317)));
+    }
+
+    #[test]
+    fn the_work_of_a_thread_that_has_ended_stays_counted() {
         let before = Work::now().unwrap();
-        assert!(Work::now().unwrap() >= before);
+        let worked = std::thread::spawn(|| {
+            let own = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
+            let began = own();
+            while own() < began + Duration::from_millis(5) {}
+        });
+        worked.join().unwrap();
+        assert!(Work::now().unwrap().seconds_since(before) >= 0.005);
     }
 }
