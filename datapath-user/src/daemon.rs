@@ -67,8 +67,11 @@ pub struct Config {
 /// Changes of the kernel come in bursts: a pass waits this long for the rest.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// And so many times as long as the last one took: looking at changes takes at most this part of the time.
+/// And so many times as long as the last one took, in order that looking at changes does not take all of the time.
 const HINT_SHARE: u32 = 20;
+
+/// But no longer: a way to a peer may have changed.
+const LONGEST_SETTLE: Duration = Duration::from_secs(1);
 
 /// Runs until a signal says to end, or a reset has left nothing to do.
 pub async fn run(config: Config) -> Result<()> {
@@ -155,7 +158,7 @@ impl Loop {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut hints = Hints::new();
         loop {
-            let settle = SETTLE.max(self.reconciler.took() * HINT_SHARE);
+            let settle = (self.reconciler.took() * HINT_SHARE).clamp(SETTLE, LONGEST_SETTLE);
             let cause = tokio::select! {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {
@@ -163,7 +166,7 @@ impl Loop {
                     if !self.reconciler.is_due() {
                         continue;
                     }
-                    Cause::Tick
+                    Cause::Doubt
                 }
                 changed = self.snapshots.changed() => match changed {
                     Ok(()) if hints.watch.is_some() => Cause::Change,
@@ -189,7 +192,7 @@ impl Loop {
                         stop.cancel();
                         return;
                     }
-                    Some(Order::Repair) => Cause::Lack,
+                    Some(Order::Repair) => Cause::Doubt,
                     None => return,
                 },
             };
@@ -230,13 +233,12 @@ impl Hints {
         let Some(watch) = &mut self.watch else { return std::future::pending().await };
         loop {
             let due = self.due;
-            let rest = async { sleep_until(due.unwrap_or_else(Instant::now)).await };
             tokio::select! {
                 changed = watch.changed() => match changed {
                     Some(changed) => self.changed.extend(changed),
                     None => break,
                 },
-                () = rest, if due.is_some() => break,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => break,
             }
             self.due = due.or_else(|| Some(Instant::now() + within));
         }

@@ -91,7 +91,7 @@ impl Devices {
     }
 
     /// What only the kernel knows.
-    pub(super) async fn facts(&self, cluster: &Cluster, host: &HostName) -> Result<Facts> {
+    pub(super) async fn facts(&mut self, cluster: &Cluster, host: &HostName) -> Result<Facts> {
         let mut underlay = BTreeMap::new();
         for peer in cluster.hosts.values().filter(|peer| peer.name != *host) {
             if let Some(way) = self.way_to(&peer.addresses).await? {
@@ -129,10 +129,13 @@ impl Devices {
     }
 
     /// How the first of these addresses is reached that can be.
-    async fn way_to(&self, addresses: &[IpAddr]) -> Result<Option<Underlay>> {
+    async fn way_to(&mut self, addresses: &[IpAddr]) -> Result<Option<Underlay>> {
         for &addr in addresses {
             let Some(path) = self.links.path_to(addr).await? else { continue };
-            // One that came since the last look is there at the next.
+            if !self.present.values().any(|link| link.index == path.uplink) {
+                // It came since the last look.
+                self.look().await?;
+            }
             let Some(uplink) = self.present.values().find(|link| link.index == path.uplink) else { continue };
             // A way by our own device would lead a tunnel into itself.
             if uplink.name != link::GATEWAY {

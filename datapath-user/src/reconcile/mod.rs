@@ -110,10 +110,8 @@ pub enum Cause {
     Change,
     /// The kernel said that devices, addresses or routes have: only those.
     Hint,
-    /// Time has passed: everything.
-    Tick,
-    /// Something is missing: everything.
-    Lack,
+    /// Time has passed, or something is missing: everything.
+    Doubt,
 }
 
 /// How often everything but the large tables is looked at.
@@ -165,8 +163,8 @@ impl Reconciler {
     pub async fn pass(&mut self, cluster: &Cluster, revision: u64, cause: Cause) -> Vec<Gone> {
         let began = Instant::now();
         // Until a pass has brought everything about nothing was right before.
-        let looks_at_everything = !self.settled || matches!(cause, Cause::Tick | Cause::Lack);
-        let looks_at_devices = looks_at_everything || cause != Cause::Change;
+        let looks_at_everything = !self.settled || cause == Cause::Doubt;
+        let looks_at_devices = looks_at_everything || cause == Cause::Hint;
         let mut pass = Pass { looks_at_devices, looks_at_everything, ..Pass::default() };
         let mut sweeps = false;
         match self.try_pass(cluster, &mut pass).await {
@@ -198,7 +196,9 @@ impl Reconciler {
             self.sweep(&mut pass);
             self.sweep_at = Instant::now() + SWEEP.max(looked.elapsed() * WHOLE_SHARE);
         }
-        self.post(&pass);
+        if sweeps || pass.failures != self.status.failures {
+            self.post(&pass);
+        }
         pass.gone
     }
 

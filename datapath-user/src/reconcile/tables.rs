@@ -36,6 +36,8 @@ pub(super) struct Tables {
     rules: Trie<table::RuleLists>,
     /// What is to be taken away since an epoch was put in force.
     late: Option<Late>,
+    /// Whether the tables were changed and no epoch says so yet.
+    owes_epoch: bool,
 }
 
 /// Which tables are compared. Those of policy can be large.
@@ -81,7 +83,9 @@ impl Tables {
             peer_lists: Map::open(pins)?,
             prefix_lists: Trie::open(pins)?,
             rules: Trie::open(pins)?,
-            late: None,
+            // An earlier daemon may have died before it waited for programs that still ran.
+            late: Some(Late::default()),
+            owes_epoch: false,
         })
     }
 
@@ -140,13 +144,15 @@ impl Tables {
         if self.config.load() != config {
             applied.note("CONFIG", 1);
         }
-        applied.changed = !applied.differences.is_empty() || sets_differ || epoch == Epoch::default();
+        let differs = !applied.differences.is_empty() || sets_differ;
+        applied.changed = differs || epoch == Epoch::default() || self.owes_epoch;
         if !applied.changed {
             return Ok(applied);
         }
         let next = epoch.next();
         // The slot in force is whole; half of another one must not follow it.
-        if self.fill_slot(policy, next, &mut applied) {
+        self.owes_epoch = !self.fill_slot(policy, next, &mut applied);
+        if !self.owes_epoch {
             self.config.store(table::Config { epoch: next, ..config });
             self.late = Some(late);
         }
