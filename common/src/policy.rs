@@ -4,6 +4,10 @@
 //! A packet passes when the rule set of its source lets it out and the rule set of its destination lets
 //! it in. A rule set is what the compiler made of all rules about one identity and direction; identities
 //! with the same rules share one. Invariant: what has no entry is denied.
+//!
+//! The rule of the greatest rank decides. Of those in the upper tier `pass` hands the question on to the rules below
+//! it, so each place of a list holds two winners: of all rules, and of those below the upper tier. `pass` below it, or
+//! no rule at all, is answered by the set's defaults.
 
 use crate::addr::Ip;
 use crate::id::{AppId, Epoch, Identity, RoleId};
@@ -22,14 +26,13 @@ crate::wire! {
         pub slot: u8,
     }
 
-    /// What a subject's rules come to when no rule says otherwise, and where to find those that do.
+    /// What holds for a subject where no rule says otherwise, and where to find those that do.
     pub struct RuleSet {
         /// Names the lists of this set. Content never changes under a number that is in use.
         pub id: u32,
-        /// [`Self::HAS_RULES`] and [`Self::HAS_PREFIXES`]: which look-ups can find something. [`Self::OPEN_INSIDE`].
+        /// [`Self::HAS_RULES`] and [`Self::HAS_PREFIXES`]: which look-ups can find something. [`Self::FRAMES_INSIDE`].
+        /// The defaults: [`Self::OPEN_INSIDE`], [`Self::OPEN_APPS`], [`Self::OPEN_HOST`], [`Self::OPEN_OUTSIDE`].
         pub flags: u32,
-        /// [`Action`] when nothing matches.
-        pub default: Rank,
     }
 
     /// The rules of a set that speak of one class of peers.
@@ -64,17 +67,25 @@ crate::wire! {
         pub reserved: u8,
     }
 
-    /// The rule that won this place in its list when the list was compiled.
+    /// The rules that won this place in their list when the list was compiled.
     pub struct Rule {
+        /// Of all rules.
+        pub top: Winner,
+        /// Of those below the upper tier; the same as `top` if that is one of them.
+        pub under: Winner,
+    }
+
+    /// A rule that decides.
+    pub struct Winner {
         /// Precedence and action in one number: the greatest of several wins.
         pub rank: Rank,
-        /// Which rule it is: index of its counters. 0 is a default.
+        /// Which rule it is. 0 is none: a default decides.
         pub id: u32,
     }
 }
 
-/// Precedence in the upper bits, [`Action`] in the lowest two: at equal precedence reject beats deny
-/// beats allow.
+/// Precedence in the upper bits, [`Action`] in the lowest three: at equal precedence reject beats deny
+/// beats allow beats pass.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rank(pub u32);
@@ -85,12 +96,14 @@ crate::wire_newtype!(Rank(u32));
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Action {
+    /// End the tier: the rules below it decide, or the defaults.
+    Pass = 1,
     /// Let it pass.
-    Allow = 1,
+    Allow = 2,
     /// Drop it in silence.
-    Deny = 2,
+    Deny = 3,
     /// Drop it and tell the sender.
-    Reject = 3,
+    Reject = 4,
 }
 
 /// As the application sees it.
@@ -109,43 +122,91 @@ impl RuleSet {
     /// Some prefix has a list.
     pub const HAS_PREFIXES: u32 = 2;
     /// The app is open inside and no rule speaks of its inside: its endpoints may exchange what is not IP.
-    pub const OPEN_INSIDE: u32 = 4;
+    pub const FRAMES_INSIDE: u32 = 4;
+    /// Open to and from the subject's own app.
+    pub const OPEN_INSIDE: u32 = 8;
+    /// Open to and from other apps.
+    pub const OPEN_APPS: u32 = 16;
+    /// Open to and from the hosts.
+    pub const OPEN_HOST: u32 = 32;
+    /// Open to and from the outside.
+    pub const OPEN_OUTSIDE: u32 = 64;
+    /// Open to and from everyone.
+    pub const OPEN: u32 = Self::OPEN_INSIDE | Self::OPEN_APPS | Self::OPEN_HOST | Self::OPEN_OUTSIDE;
+
+    /// Whether `peer` passes where no rule of `subject` speaks.
+    #[inline(always)]
+    pub const fn is_open(&self, subject: AppId, peer: AppId) -> bool {
+        let gate = match peer {
+            AppId::HOST => Self::OPEN_HOST,
+            AppId::OUTSIDE => Self::OPEN_OUTSIDE,
+            other if !other.is_application() => return false,
+            other if other.0 == subject.0 => Self::OPEN_INSIDE,
+            _ => Self::OPEN_APPS,
+        };
+        self.flags & gate != 0
+    }
 }
 
 impl Rank {
-    /// The highest precedence that fits.
-    pub const PRECEDENCE_MAX: u32 = u32::MAX >> 2;
+    /// The lowest precedence that fits.
+    pub const PRECEDENCE_MIN: i32 = -(1 << 28);
+    /// The highest.
+    pub const PRECEDENCE_MAX: i32 = (1 << 28) - 1;
+    /// The precedence at which the upper tier starts.
+    pub const UPPER: i32 = 1 << 24;
     /// No rule at all.
     pub const NONE: Self = Self(0);
 
-    /// `action` at `precedence`, which is at most [`Self::PRECEDENCE_MAX`].
-    pub const fn new(precedence: u32, action: Action) -> Self {
-        Self((precedence << 2) | action as u32)
+    /// `action` at `precedence`, which is between [`Self::PRECEDENCE_MIN`] and [`Self::PRECEDENCE_MAX`].
+    pub const fn new(precedence: i32, action: Action) -> Self {
+        Self((precedence.wrapping_sub(Self::PRECEDENCE_MIN).cast_unsigned() << 3) | action as u32)
     }
 
     /// The precedence.
-    pub const fn precedence(self) -> u32 {
-        self.0 >> 2
+    pub const fn precedence(self) -> i32 {
+        (self.0 >> 3).cast_signed() + Self::PRECEDENCE_MIN
     }
 
     /// The action; what is none denies.
     #[inline(always)]
     pub const fn action(self) -> Action {
-        match self.0 & 3 {
-            1 => Action::Allow,
-            3 => Action::Reject,
+        match self.0 & 7 {
+            1 => Action::Pass,
+            2 => Action::Allow,
+            4 => Action::Reject,
             _ => Action::Deny,
         }
+    }
+
+    /// Whether it is of the upper tier.
+    #[inline(always)]
+    pub const fn is_upper(self) -> bool {
+        self.0 >= Self::new(Self::UPPER, Action::Pass).0
     }
 }
 
 impl Action {
+    /// Every action.
+    pub const ALL: [Self; 4] = [Self::Pass, Self::Allow, Self::Deny, Self::Reject];
+
     /// The word that the CLI reads and prints.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Pass => "pass",
             Self::Allow => "allow",
             Self::Deny => "deny",
             Self::Reject => "reject",
+        }
+    }
+}
+
+impl Direction {
+    /// The word that the CLI reads and prints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
         }
     }
 }
@@ -194,26 +255,75 @@ pub trait Rules {
 #[inline(always)]
 pub fn decide<R: Rules>(rules: &R, epoch: Epoch, query: &Query) -> Decision {
     let out = one_way(rules, epoch, query, Direction::Egress);
-    if out.verdict.is_err() {
-        return out;
+    if out.refuses() {
+        return out.decision(Direction::Egress);
     }
     let into = one_way(rules, epoch, query, Direction::Ingress);
     // The receiver's rule is the one that was written for this traffic; a default says less than a rule.
-    if into.verdict.is_ok() && into.rule == 0 { out } else { into }
+    if into.rule() == 0 && !into.refuses() {
+        return out.decision(Direction::Egress);
+    }
+    into.decision(Direction::Ingress)
+}
+
+/// What one direction answers, in one register, which is what a function of a program can return: the rule above, and
+/// below why it does not pass, plus one, or 0.
+#[derive(Clone, Copy)]
+struct Answer(u64);
+
+impl Answer {
+    #[inline(always)]
+    const fn passes(rule: u32) -> Self {
+        Self((rule as u64) << 8)
+    }
+
+    #[inline(always)]
+    const fn refused(reason: DropReason, rule: u32) -> Self {
+        Self(((rule as u64) << 8) | (reason as u64 + 1))
+    }
+
+    #[inline(always)]
+    const fn refuses(self) -> bool {
+        self.0 & 0xff != 0
+    }
+
+    #[inline(always)]
+    const fn rule(self) -> u32 {
+        (self.0 >> 8) as u32
+    }
+
+    #[inline(always)]
+    fn decision(self, direction: Direction) -> Decision {
+        use DropReason::{PolicyAbsent, PolicyDefault, PolicyDenied, PolicyRejected};
+        let is = |reason: DropReason| self.0 & 0xff == reason as u64 + 1;
+        let verdict = if !self.refuses() {
+            Ok(())
+        } else if is(PolicyDenied) {
+            Err(PolicyDenied)
+        } else if is(PolicyRejected) {
+            Err(PolicyRejected)
+        } else if is(PolicyDefault) {
+            Err(PolicyDefault)
+        } else {
+            Err(PolicyAbsent)
+        };
+        Decision { verdict, rule: self.rule(), direction }
+    }
 }
 
 // Not inlined: the kernel's 512 bytes of stack have no room for it twice in one frame.
 #[inline(never)]
-fn one_way<R: Rules>(rules: &R, epoch: Epoch, query: &Query, direction: Direction) -> Decision {
+fn one_way<R: Rules>(rules: &R, epoch: Epoch, query: &Query, direction: Direction) -> Answer {
     let (subject, peer, peer_addr) = match direction {
         Direction::Egress => (query.src, query.dst, query.dst_addr),
         Direction::Ingress => (query.dst, query.src, query.src_addr),
     };
     let key = SetKey { app: subject.app, role: subject.role, direction: direction as u8, slot: epoch.slot() };
     let Some(set) = rules.set(&key) else {
-        return Decision { verdict: Err(DropReason::PolicyAbsent), rule: 0, direction };
+        return Answer::refused(DropReason::PolicyAbsent, 0);
     };
-    let mut best = Rule { rank: set.default, id: 0 };
+    let is_open = set.is_open(subject.app, peer.app);
+    let mut best = Best { top: 0, under: 0 };
     if set.flags & RuleSet::HAS_RULES != 0 {
         // From the most to the least specific; at equal rank the first found is the one reported.
         let exact = PeerKey { set: set.id, app: peer.app, role: peer.role, reserved: 0 };
@@ -228,13 +338,36 @@ fn one_way<R: Rules>(rules: &R, epoch: Epoch, query: &Query, direction: Directio
         let list = rules.prefix_list(&PrefixKey { set: set.id, addr: peer_addr });
         consider(rules, list, query, &mut best);
     }
-    let verdict = match best.rank.action() {
-        Action::Allow => Ok(()),
-        Action::Reject => Err(DropReason::PolicyRejected),
-        Action::Deny if best.id == 0 => Err(DropReason::PolicyDefault),
-        Action::Deny => Err(DropReason::PolicyDenied),
-    };
-    Decision { verdict, rule: best.id, direction }
+    let Winner { rank, id } = best.decides();
+    match rank.action() {
+        Action::Allow => Answer::passes(id),
+        Action::Reject => Answer::refused(DropReason::PolicyRejected, id),
+        Action::Deny if rank != Rank::NONE => Answer::refused(DropReason::PolicyDenied, id),
+        Action::Pass | Action::Deny if is_open => Answer::passes(0),
+        Action::Pass | Action::Deny => Answer::refused(DropReason::PolicyDefault, 0),
+    }
+}
+
+/// The best of both tiers so far, each as one number with the rank above: registers are few.
+struct Best {
+    top: u64,
+    under: u64,
+}
+
+impl Best {
+    #[inline(always)]
+    const fn better(best: u64, other: Winner) -> u64 {
+        if other.rank.0 as u64 > best >> 32 { (other.rank.0 as u64) << 32 | other.id as u64 } else { best }
+    }
+
+    /// The rule that decides.
+    #[inline(always)]
+    fn decides(&self) -> Winner {
+        let top = Rank((self.top >> 32) as u32);
+        let ends_tier = top.is_upper() && top.action() == Action::Pass;
+        let winner = if ends_tier { self.under } else { self.top };
+        Winner { rank: Rank((winner >> 32) as u32), id: winner as u32 }
+    }
 }
 
 /// Whether the endpoints of `app` may exchange frames that are neither IP nor ARP. No rule can speak of those: where
@@ -244,18 +377,16 @@ pub fn decide_frame<R: Rules>(rules: &R, epoch: Epoch, app: AppId) -> Result<(),
     let key = SetKey { app, role: RoleId::NONE, direction: Direction::Ingress as u8, slot: epoch.slot() };
     match rules.set(&key) {
         None => Err(DropReason::PolicyAbsent),
-        Some(set) if set.flags & RuleSet::OPEN_INSIDE == 0 => Err(DropReason::NotIp),
+        Some(set) if set.flags & RuleSet::FRAMES_INSIDE == 0 => Err(DropReason::NotIp),
         Some(_) => Ok(()),
     }
 }
 
 #[inline(always)]
-fn consider<R: Rules>(rules: &R, list: Option<u32>, query: &Query, best: &mut Rule) {
+fn consider<R: Rules>(rules: &R, list: Option<u32>, query: &Query, best: &mut Best) {
     let Some(list) = list else { return };
     let key = RuleKey { list, protocol: query.protocol, port: query.port.to_be_bytes(), reserved: 0 };
-    if let Some(rule) = rules.rule(&key)
-        && rule.rank > best.rank
-    {
-        *best = rule;
-    }
+    let Some(rule) = rules.rule(&key) else { return };
+    best.top = Best::better(best.top, rule.top);
+    best.under = Best::better(best.under, rule.under);
 }

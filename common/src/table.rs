@@ -223,6 +223,7 @@ pub const DIGEST: u64 = {
         PrefixKey::LAYOUT,
         RuleKey::LAYOUT,
         Rule::LAYOUT,
+        crate::policy::Winner::LAYOUT,
         FlowKey::LAYOUT,
         crate::flow::Side::LAYOUT,
         Flow::LAYOUT,

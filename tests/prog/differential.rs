@@ -14,7 +14,8 @@ use weft_common::header::protocol as number;
 use weft_common::id::{AppId, Epoch, Identity, RoleId};
 use weft_common::parse::Ports;
 use weft_common::policy::{
-    Action as Verdict, Direction, PeerKey, PrefixKey, Query, Rank, Rule, RuleKey, RuleSet, Rules, SetKey, decide,
+    Action as Verdict, Direction, PeerKey, PrefixKey, Query, Rank, Rule, RuleKey, RuleSet, Rules, SetKey, Winner,
+    decide,
 };
 use weft_common::route::{Endpoint, Hop, Route};
 use weft_common::verdict::DropReason;
@@ -68,8 +69,14 @@ impl Dice {
 
     /// Any precedence and any action, those included that are none; every other one allows.
     fn rank(&mut self) -> Rank {
-        let action = if self.chance(50) { Verdict::Allow as u32 } else { self.below(4) };
-        Rank((self.below(5) << 2) | action)
+        let precedence = self.pick(&[Rank::PRECEDENCE_MIN, -1, 3, Rank::UPPER - 1, Rank::UPPER, Rank::UPPER + 1]);
+        let action = if self.chance(50) { Verdict::Allow as u32 } else { self.below(8) };
+        let Rank(none) = Rank::new(precedence, Verdict::Pass);
+        Rank(none & !7 | action)
+    }
+
+    fn winner(&mut self) -> Winner {
+        Winner { rank: self.rank(), id: self.below(1000) }
     }
 }
 
@@ -127,7 +134,7 @@ impl Policy {
                 // The half that is not in force holds something else.
                 for slot in [0, 1] {
                     if dice.chance(90) {
-                        let set = RuleSet { id: dice.below(SETS), flags: dice.below(4), default: dice.rank() };
+                        let set = RuleSet { id: dice.below(SETS), flags: dice.below(128) };
                         policy.sets.insert(SetKey { app, role, direction: direction as u8, slot }, set);
                     }
                 }
@@ -159,7 +166,7 @@ impl Policy {
                 };
                 let port = dice.pick(&PORTS).to_be_bytes();
                 let key = rule_key(RuleKey { list, protocol: dice.pick(&PROTOCOLS), port, reserved: 0 }, bits);
-                policy.rules.insert((bits, key), Rule { rank: dice.rank(), id: dice.below(1000) });
+                policy.rules.insert((bits, key), Rule { top: dice.winner(), under: dice.winner() });
             }
         }
         policy

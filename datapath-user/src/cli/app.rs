@@ -17,7 +17,7 @@ pub(super) fn list(page: &mut Page, AppList { apps }: &AppList) {
     }
     let columns = [left("APP"), right("NUMBER"), left("PREFIXES"), left("ROLES"), left("DEFAULTS"), right("HERE")];
     let mut table = Table::new(columns);
-    for App { name, number, prefixes, roles, defaults, endpoints } in apps {
+    for App { name, number, prefixes, labels: _, roles, defaults, endpoints } in apps {
         table.row([
             name.into(),
             number.into(),
@@ -31,10 +31,13 @@ pub(super) fn list(page: &mut Page, AppList { apps }: &AppList) {
 }
 
 pub(super) fn detail(page: &mut Page, AppDetail { app, endpoints, rules }: &AppDetail, now: Timestamp) {
-    let App { name, number, prefixes, roles, defaults, endpoints: _ } = app;
+    let App { name, number, prefixes, labels, roles, defaults, endpoints: _ } = app;
     page.toned(Tone::Strong, format!("app {name} (number {number})"));
     page.line(format!("prefixes   {}", human::list(prefixes)));
-    let roles: Vec<_> = roles.iter().map(|Role { name, number }| format!("{name} ({number})")).collect();
+    if !labels.is_empty() {
+        page.line(format!("labels     {labels}"));
+    }
+    let roles: Vec<_> = roles.iter().map(role).collect();
     page.line(format!("roles      {}", if roles.is_empty() { "none".to_owned() } else { roles.join(" ") }));
     self::defaults(page, *defaults);
     page.gap();
@@ -59,6 +62,14 @@ pub(super) fn defaults(page: &mut Page, defaults: Defaults) {
 
 pub(super) fn changed(page: &mut Page, Changed { done, revision }: &Changed) {
     page.line(format!("{done} (revision {revision})"));
+}
+
+/// With its number, and with its labels and ports where these are not what its name says.
+fn role(Role { name, number, labels, ports }: &Role) -> String {
+    let labels =
+        Some(labels).filter(|labels| **labels != format!("role={name}")).map(|labels| format!(" {{{labels}}}"));
+    let ports = Some(ports).filter(|ports| !ports.is_empty()).map(|ports| format!(" {ports}"));
+    format!("{name} ({number}){}{}", labels.unwrap_or_default(), ports.unwrap_or_default())
 }
 
 fn names(roles: &[Role]) -> String {

@@ -9,16 +9,19 @@ use weft_common::addr::Mac;
 use crate::front::api::{
     SOCKET,
     dto::{
-        naming::{Detachable, Gateway, Protocol, Target, WhichRule},
+        apps::Block,
+        naming::{Detachable, Gateway, LabelChange, Protocol, Target, WhichRule},
         text::address,
     },
 };
 use crate::model::{
     app::Gate,
-    endpoint::mac,
-    name::{AppName, EndpointName, LinkName, RoleName, RuleName},
+    endpoint::{EndpointKey, mac},
+    labels::{LabelKey, LabelValue, label},
+    name::{AppName, EndpointName, LinkName, PortName, RoleName, RuleName},
     prefix::Prefix,
     rule::Precedence,
+    traffic::named_port,
 };
 
 /// Under this heading are the options that every command has.
@@ -73,6 +76,11 @@ pub enum Command {
     /// Its connections are cut at once. Its address stays reserved for its name. Taking away what is not there
     /// is no error.
     Detach(Detach),
+    /// Change the labels of an endpoint: what rules select it by
+    ///
+    /// `weft label shop/web-1 env=prod canary-` sets one label and takes another away. What the rules make of the new
+    /// labels holds at once, for connections that are there, too.
+    Label(Label),
     /// The interfaces that this host gave to containers, and how they are
     Ps,
     /// Let packets pass that the defaults would stop
@@ -138,6 +146,8 @@ pub enum App {
     /// A host can have endpoints of it as soon as it was given a part of its prefixes. Where a file describes the
     /// cluster, the app is written there, and so is what hosts are given.
     Add(AddApp),
+    /// Change its defaults or labels, or give it and hosts more addresses
+    Set(SetApp),
     /// Show one, with its endpoints on this host and the rules that name it
     Show {
         /// Which
@@ -158,9 +168,42 @@ pub struct AddApp {
     /// Where its endpoints get their addresses from; once for each family, more if need be
     #[arg(long, required = true, value_name = "PREFIX")]
     pub prefix: Vec<Prefix>,
+    /// What a host gives out of them; as often as there are hosts and families
+    #[arg(long, value_name = "HOST=PREFIX")]
+    pub block: Vec<Block>,
     /// A tier inside it, for rules to speak of; as often as there are tiers
     #[arg(long, value_name = "ROLE")]
     pub role: Vec<RoleName>,
+    /// A label of it, for rules that select apps by labels; as often as there are labels
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    pub label: Vec<(LabelKey, LabelValue)>,
+    /// Its defaults.
+    #[command(flatten)]
+    pub defaults: Defaults,
+}
+
+/// An application that is to be other than it is.
+#[derive(Clone, Debug, Args)]
+pub struct SetApp {
+    /// Which
+    pub name: AppName,
+    /// A prefix that it is to have beside its own
+    #[arg(long, value_name = "PREFIX")]
+    pub prefix: Vec<Prefix>,
+    /// What a host is to give out of them, beside what it has
+    #[arg(long, value_name = "HOST=PREFIX")]
+    pub block: Vec<Block>,
+    /// A label that is to be there as KEY=VALUE, or is to go as KEY-
+    #[arg(long, value_name = "KEY=VALUE|KEY-")]
+    pub label: Vec<LabelChange>,
+    /// Its defaults.
+    #[command(flatten)]
+    pub defaults: Defaults,
+}
+
+/// What holds for an application where no rule speaks.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Defaults {
     /// Whether its endpoints may talk to each other without a rule [default: open]
     #[arg(long, value_name = "open|closed")]
     pub inside: Option<Gate>,
@@ -175,6 +218,16 @@ pub struct AddApp {
     pub to_outside: Option<Gate>,
 }
 
+/// New labels of an endpoint.
+#[derive(Clone, Debug, Args)]
+pub struct Label {
+    /// The endpoint, as shop/web-1
+    pub endpoint: EndpointKey,
+    /// Labels that are to be there as KEY=VALUE, and that are to go as KEY-
+    #[arg(required = true, value_name = "KEY=VALUE|KEY-")]
+    pub labels: Vec<LabelChange>,
+}
+
 /// An interface for a container.
 #[derive(Clone, Debug, Args)]
 pub struct Attach {
@@ -186,6 +239,12 @@ pub struct Attach {
     /// Its tier in the application: decides which rules speak of it
     #[arg(long)]
     pub role: Option<RoleName>,
+    /// A label, for rules to select by; as often as there are labels
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    pub label: Vec<(LabelKey, LabelValue)>,
+    /// A port that it has a name for, for rules to speak of; as often as there are names
+    #[arg(long, value_name = "NAME=PROTOCOL/PORT", value_parser = named_port)]
+    pub port: Vec<(PortName, u8, u16)>,
     /// Its name in the application: brings the same addresses back next time [default: the target's]
     #[arg(long)]
     pub name: Option<EndpointName>,
@@ -254,7 +313,8 @@ pub enum Policy {
 /// A question.
 #[derive(Clone, Debug, Args)]
 pub struct Why {
-    /// FROM (to) TO WHAT: endpoints as shop/web-1, roles, apps, addresses, host, outside; tcp/5432, udp/53, icmp
+    /// FROM (to) TO WHAT: endpoints as shop/web-1, roles, apps, addresses, host, outside; tcp/5432, udp/53, icmp. Or
+    /// only '-': a question in each line of standard input, and a word in each line of the answer
     #[arg(required = true, value_name = "WORDS")]
     pub words: Vec<String>,
     /// Ask the loaded program, too, and fail with 4 if it says otherwise

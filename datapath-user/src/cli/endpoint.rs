@@ -6,7 +6,7 @@ use super::{
     table::{Table, left, right},
 };
 use crate::front::api::dto::{
-    endpoints::{Attached, Detached, Endpoint, EndpointList, Gone},
+    endpoints::{Attached, Detached, Endpoint, EndpointList, Gone, Relabelled},
     time::Timestamp,
 };
 
@@ -56,6 +56,17 @@ pub(super) fn attached(page: &mut Page, attached: &Attached) {
     let again = if *was_there { ", as before" } else { "" };
     let addresses = human::list(addresses);
     page.line(format!("{app}/{name}{role} {addresses} mac {mac} on {ifname}{via} (host link {link}){again}"));
+}
+
+pub(super) fn relabelled(page: &mut Page, relabelled: &Relabelled) {
+    let Relabelled { name, app, role, labels, changed, revision, in_force } = relabelled;
+    let labels = if labels.is_empty() { "no labels" } else { labels };
+    if !changed {
+        return page.line(format!("{app}/{name} has {labels}: nothing to change"));
+    }
+    let role = role.as_ref().map(|role| format!(", role {role}")).unwrap_or_default();
+    let force = if *in_force { "in force here" } else { "not in force yet: see weft status" };
+    page.line(format!("{app}/{name} has {labels}{role}, revision {revision}, {force}"));
 }
 
 pub(super) fn detached(page: &mut Page, Detached { endpoints }: &Detached) {

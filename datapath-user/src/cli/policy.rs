@@ -6,7 +6,7 @@ use super::{
     table::{Table, left, right},
 };
 use crate::front::api::dto::{
-    rules::{Policy, Rule, RuleChange, RuleList},
+    rules::{Action, Policy, Rule, RuleChange, RuleList},
     side::Decision,
 };
 
@@ -30,15 +30,17 @@ pub(super) fn table(page: &mut Page, rules: &[Rule]) {
         left("WRITTEN"),
     ]);
     for rule in rules {
-        let Rule { id, name, action, from, to, what, precedence, text: _, source } = rule;
+        let Rule { id, name, action, from, to, what, on, precedence, text: _, policy, source } = rule;
+        let what = on.map_or_else(|| what.clone(), |on| format!("{what} on {}", on.name()));
+        let name = [policy.as_deref(), name.as_deref()].into_iter().flatten().collect::<Vec<_>>().join("/");
         table.row([
             id.map(Span::from).unwrap_or_default(),
-            decision(*action),
+            self::action(*action),
             from.into(),
             to.into(),
             what.into(),
             precedence.into(),
-            name.as_deref().map(Span::from).unwrap_or_default(),
+            name.into(),
             source.as_ref().map(|source| human::source(source).into()).unwrap_or_default(),
         ]);
     }
@@ -73,6 +75,15 @@ pub(super) fn change(page: &mut Page, change: &RuleChange, done: &str) {
     let number = rule.id.map(|id| format!(" (#{id})")).unwrap_or_default();
     let force = if *in_force { "in force here" } else { "not in force yet: see weft status" };
     page.line(format!("{text}{number}: {done}, revision {revision}, {force}"));
+}
+
+fn action(action: Action) -> Span {
+    let tone = match action {
+        Action::Allow => Tone::Good,
+        Action::Deny | Action::Reject => Tone::Bad,
+        Action::Pass => Tone::Odd,
+    };
+    Span::new(tone, action.name())
 }
 
 pub(super) fn decision(decision: Decision) -> Span {

@@ -26,19 +26,23 @@ use crate::front::api::{
     Call,
     client::{Client, ClientError},
     dto::{
-        apps::{AddApp, DefaultsChange, ListApps, RemoveApp, ShowApp},
+        apps::{AddApp, DefaultsChange, ListApps, RemoveApp, SetApp, ShowApp},
         drops::{FollowDrops, ListDrops},
-        endpoints::{Attach, Detach, ListEndpoints, wanted},
+        endpoints::{Attach, Detach, ListEndpoints, Relabel, wanted},
         flows::{ListFlows, ListTraffic},
         maps::ShowMaps,
-        naming::{Gateway, WhichRule},
+        naming::{Gateway, LabelChange, WhichRule},
         rules::{AddRule, ListRules, RemoveRule, ShowPolicy},
         side::Decision,
         state::{CheckResult, Diagnose, GetStatus, ListPeers, Reset, ResetDone},
         time::Timestamp,
     },
 };
-use crate::model::invalid::Invalid;
+use crate::model::{
+    invalid::Invalid,
+    labels::{LabelKey, Labels},
+    traffic::NamedPorts,
+};
 
 /// How it ended. The numbers are the exit status that the help promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +61,8 @@ enum Failure {
     Usage(Invalid),
     /// The daemon, or the way to it.
     Daemon(ClientError),
+    /// Standard input.
+    Input(io::Error),
     /// The terminal or the pipe.
     Output(io::Error),
     /// A reset without the daemon.
@@ -157,6 +163,10 @@ async fn ask(command: &Command, asking: &mut Asking<'_>) -> Result<Outcome, Fail
             let request = Detach { what: what.clone(), app: app.clone() };
             asking.show(&request, endpoint::detached).await
         }
+        Command::Label(args::Label { endpoint, labels }) => {
+            let (set, unset) = label_changes(labels.clone());
+            asking.show(&Relabel { endpoint: endpoint.clone(), set, unset }, endpoint::relabelled).await
+        }
         Command::Ps => asking.show(&ListEndpoints {}, |page, answer| endpoint::list(page, answer, now)).await,
         Command::Allow(args) => rule(Action::Allow, args, asking).await,
         Command::Deny(args) => rule(Action::Deny, args, asking).await,
@@ -252,19 +262,52 @@ async fn app(command: &args::App, asking: &mut Asking<'_>) -> Result<Outcome, Fa
         }
         args::App::Rm { name } => asking.show(&RemoveApp { name: name.clone() }, app::changed).await,
         args::App::Add(args) => {
-            let args::AddApp { name, prefix, role, inside, from_apps, from_host, to_outside } = args.clone();
-            let defaults = DefaultsChange { inside, from_apps, from_host, to_outside };
-            asking.show(&AddApp { name, prefixes: prefix, roles: role, defaults }, app::changed).await
+            let args::AddApp { name, prefix, block, role, label, defaults } = args.clone();
+            let (labels, defaults) = (label.into_iter().collect(), defaults_of(defaults));
+            let request = AddApp { name, prefixes: prefix, roles: role, labels, defaults, blocks: block };
+            asking.show(&request, app::changed).await
+        }
+        args::App::Set(args) => {
+            let args::SetApp { name, prefix, block, label, defaults } = args.clone();
+            let ((set, unset), defaults) = (label_changes(label), defaults_of(defaults));
+            let request = SetApp { name, prefixes: prefix, set, unset, defaults, blocks: block };
+            asking.show(&request, app::changed).await
         }
     }
 }
 
+fn defaults_of(defaults: args::Defaults) -> DefaultsChange {
+    let args::Defaults { inside, from_apps, from_host, to_outside } = defaults;
+    DefaultsChange { inside, from_apps, from_host, to_outside }
+}
+
+/// What is to be there, and what is to go.
+fn label_changes(changes: Vec<LabelChange>) -> (Labels, Vec<LabelKey>) {
+    let (mut set, mut unset) = (Labels::default(), Vec::new());
+    for change in changes {
+        match change {
+            LabelChange::Set(key, value) => {
+                set.set(key, value);
+            }
+            LabelChange::Unset(key) => unset.push(key),
+        }
+    }
+    (set, unset)
+}
+
 fn attach(args: &args::Attach) -> Result<Attach, Failure> {
-    let args::Attach { target, app, role, name, ip, ifname, mac, gateway, no_default_route } = args.clone();
+    let args::Attach { target, app, role, label, port, name, ip, ifname, mac, gateway, no_default_route } =
+        args.clone();
+    let mut ports = NamedPorts::default();
+    for (name, protocol, port) in port {
+        ports.set(name, protocol, port);
+    }
     Ok(Attach {
         target,
         app,
         role,
+        labels: label.into_iter().collect(),
+        ports,
         name,
         ips: wanted(ip).map_err(Failure::Usage)?,
         ifname,
@@ -287,6 +330,9 @@ async fn remove(rule: WhichRule, asking: &mut Asking<'_>) -> Result<Outcome, Fai
 }
 
 async fn why(args: &args::Why, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
+    if args.words == ["-"] {
+        return whys(args.live, asking).await;
+    }
     let question = words::question(&args.words, args.live).map_err(Failure::Usage)?;
     let answer = asking.answer(&question, why::answer).await?;
     Ok(match (answer.live, answer.decision) {
@@ -294,6 +340,27 @@ async fn why(args: &args::Why, asking: &mut Asking<'_>) -> Result<Outcome, Failu
         (_, Decision::Allow) => Outcome::Done,
         (_, Decision::Deny | Decision::Reject) => Outcome::No,
     })
+}
+
+/// Answers a question in each line of standard input with a word in a line, or a document with `--json`. The status
+/// says that all were answered, whatever the answers.
+async fn whys(live: bool, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
+    for line in io::stdin().lines() {
+        let line = line.map_err(Failure::Input)?;
+        let words: Vec<_> = line.split_ascii_whitespace().map(ToOwned::to_owned).collect();
+        if words.is_empty() {
+            continue;
+        }
+        let question = words::question(&words, live).map_err(Failure::Usage)?;
+        let answer = asking.client.call(&question).await.map_err(Failure::Daemon)?;
+        let text = if asking.screen.json {
+            json::line(&answer).map_err(|error| Failure::Output(error.into()))?
+        } else {
+            format!("{}\n", answer.decision.name())
+        };
+        asking.out.write_all(text.as_bytes()).map_err(Failure::Output)?;
+    }
+    Ok(Outcome::Done)
 }
 
 fn flows(args: &args::Flows) -> ListFlows {
@@ -352,7 +419,7 @@ impl Failure {
     fn outcome(&self) -> Outcome {
         match self {
             Self::Usage(_) => Outcome::Usage,
-            Self::Daemon(_) | Self::Output(_) | Self::Reset(_) | Self::Sentence(_) => Outcome::NotDone,
+            Self::Daemon(_) | Self::Input(_) | Self::Output(_) | Self::Reset(_) | Self::Sentence(_) => Outcome::NotDone,
         }
     }
 
@@ -366,6 +433,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Usage(invalid) => write!(f, "{invalid}"),
             Self::Daemon(error) => write!(f, "{error}"),
+            Self::Input(error) => write!(f, "read standard input: {error}"),
             Self::Output(error) => write!(f, "print: {error}"),
             Self::Reset(error) => write!(f, "reset this host, on which no weftd runs: {error:#}"),
             Self::Sentence(what) => f.write_str(what),

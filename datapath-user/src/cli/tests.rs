@@ -24,6 +24,7 @@ fn visit_all(visitor: &mut impl Visit) {
     visitor.visit("app show", &example::app_detail(), |page, answer| app::detail(page, answer, now));
     visitor.visit("app add", &example::changed(), app::changed);
     visitor.visit("attach", &example::attached(), endpoint::attached);
+    visitor.visit("label", &example::relabelled(), endpoint::relabelled);
     visitor.visit("detach", &example::detached(), endpoint::detached);
     visitor.visit("ps", &example::endpoint_list(), |page, answer| endpoint::list(page, answer, now));
     visitor.visit("allow", &example::rule_change(), |page, answer| policy::change(page, answer, "added"));
@@ -192,6 +193,6 @@ fn no_text_of_an_answer_can_touch_the_terminal() {
     let mut poisoner = Poisoner::default();
     visit_all(&mut poisoner);
     // Every answer has text, but traffic's is only names of apps.
-    assert_eq!(poisoner.texts.len(), 20, "{:?}", poisoner.texts);
+    assert_eq!(poisoner.texts.len(), 21, "{:?}", poisoner.texts);
     assert!(poisoner.texts.values().sum::<usize>() > 200, "{:?}", poisoner.texts);
 }

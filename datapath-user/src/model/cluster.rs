@@ -12,8 +12,9 @@ use weft_common::{
 use super::{
     app::App,
     endpoint::{Addresses, Endpoint, EndpointKey},
+    expect::Expectation,
     host::Host,
-    name::{AppName, HostName},
+    name::{AppName, HostName, PolicyName},
     prefix::Prefix,
     rule::Rule,
 };
@@ -27,12 +28,22 @@ pub struct Cluster {
     pub hosts: Arc<BTreeMap<HostName, Host>>,
     /// The applications.
     pub apps: Arc<BTreeMap<AppName, App>>,
-    /// In the order in which they were written: of two rules that are equal otherwise the first is reported.
+    /// In the order in which they were written: of two rules that are equal otherwise the first is reported. Those of a
+    /// policy are together.
     pub rules: Arc<Vec<Rule>>,
+    /// What is known of sets of rules that come and go as one, beside their rules.
+    pub policies: Arc<BTreeMap<PolicyName, Policy>>,
     /// Those that this host knows: its own, and others' if they told.
     pub endpoints: BTreeMap<EndpointKey, Arc<Endpoint>>,
     /// Addresses that this host keeps for names.
     pub reservations: BTreeMap<EndpointKey, Reservation>,
+}
+
+/// What a set of rules has beside them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// What has to hold while it is in force: a change that breaks it is refused.
+    pub expect: Vec<Expectation>,
 }
 
 /// What holds everywhere.
@@ -80,7 +91,7 @@ impl Cluster {
     pub fn identity(&self, endpoint: &Endpoint) -> Option<Identity> {
         let app = self.apps.get(&endpoint.key.app)?;
         let role = match &endpoint.role {
-            Some(role) => *app.roles.get(role)?,
+            Some(role) => app.roles.get(role)?.number,
             None => RoleId::NONE,
         };
         Some(Identity::new(app.number, role))

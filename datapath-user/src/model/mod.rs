@@ -4,7 +4,9 @@
 
 pub mod invalid;
 pub mod stable;
+mod words;
 
+pub mod labels;
 pub mod name;
 pub mod prefix;
 pub mod traffic;
@@ -12,6 +14,8 @@ pub mod traffic;
 pub mod selector;
 
 pub mod rule;
+
+pub mod expect;
 
 pub mod app;
 pub mod endpoint;

@@ -61,7 +61,7 @@ name! {
 name! {
     /// An application. The words of selectors are taken, and so is what looks like an address.
     AppName, "app name", |text| match text {
-        "host" | "outside" | "any" => Some("the word means something else in rules, take another"),
+        "host" | "outside" | "any" | "everyone" => Some("the word means something else in rules, take another"),
         _ if looks_like_address(text) => Some("it looks like an address, take another"),
         _ => None,
     }
@@ -82,11 +82,75 @@ name! {
     RuleName, "rule name", |_| None
 }
 
+/// A set of rules that comes and goes as one: `shop`, or what it was made of as `networkpolicy/shop/allow-web`.
+///
+/// Up to three parts, each as Kubernetes names objects (RFC 1123 subdomain, at most 253 characters).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyName(Arc<str>);
+
+impl PolicyName {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for PolicyName {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let mut parts = text.split('/');
+        if parts.clone().count() <= 3 && parts.all(|part| part.len() <= 253 && has_the_letters_of_a_name(part)) {
+            return Ok(Self(text.into()));
+        }
+        Err(Invalid::new("policy name", text, "use a-z, 0-9, '-' and '.', in at most three parts with '/' between"))
+    }
+}
+
+impl fmt::Display for PolicyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// The name of a port of an endpoint, as `http` (RFC 6335 section 5.1: letters, digits and '-', at most 15, with a letter).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortName(Arc<str>);
+
+impl PortName {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for PortName {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let fits = text.len() <= 15 && is_name(text) && !text.contains('.') && !text.contains("--");
+        if fits && text.bytes().any(|b| b.is_ascii_lowercase()) {
+            return Ok(Self(text.into()));
+        }
+        Err(Invalid::new("port name", text, "use a-z, 0-9 and '-', with a letter, at most 15 characters"))
+    }
+}
+
+impl fmt::Display for PortName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
 fn is_name(text: &str) -> bool {
+    text.len() <= LONGEST && has_the_letters_of_a_name(text)
+}
+
+fn has_the_letters_of_a_name(text: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
     let outer = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let bytes = text.as_bytes();
-    bytes.len() <= LONGEST && bytes.iter().all(|&b| inner(b)) && outer(bytes.first()) && outer(bytes.last())
+    bytes.iter().all(|&b| inner(b)) && outer(bytes.first()) && outer(bytes.last())
 }
 
 fn looks_like_address(text: &str) -> bool {
@@ -179,7 +243,7 @@ mod tests {
 
     #[test]
     fn an_app_can_not_take_a_word_or_an_address() {
-        for text in ["host", "outside", "any", "10.0.0.1", "10.0.0.300", "1.2"] {
+        for text in ["host", "outside", "any", "everyone", "10.0.0.1", "10.0.0.300", "1.2"] {
             text.parse::<AppName>().unwrap_err();
             text.parse::<RoleName>().unwrap();
         }

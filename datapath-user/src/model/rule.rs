@@ -1,18 +1,19 @@
 //! Rules: who may, or may not, send what to whom.
 //!
-//! The text form is the one of the CLI and of files: `ACTION FROM -> TO [TRAFFIC] [precedence N] [as NAME]`.
-//! Invariant: at least one side is an identity. An address says nothing of who has it, so a rule with a prefix
-//! is kept by the identity on its other side.
+//! The text form is the one of the CLI and of files:
+//! `ACTION FROM -> TO [TRAFFIC] [on ingress|egress] [precedence N] [as NAME]`. Invariant: at least one side is an
+//! identity. An address says nothing of who has it, so a rule with a prefix is kept by the identity on its other side.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use weft_common::policy::{Action, Rank};
+use weft_common::policy::{Action, Direction, Rank};
 
 use super::{
     invalid::{Invalid, Quoted},
-    name::RuleName,
+    name::{PolicyName, RuleName},
     selector::Selector,
     traffic::Traffic,
+    words,
 };
 
 /// A rule.
@@ -26,17 +27,23 @@ pub struct Rule {
     pub to: Selector,
     /// What is sent.
     pub traffic: Traffic,
+    /// Whose rule it is: the receiver's on what comes in, or the sender's on what goes out. None: both have to keep it.
+    pub on: Option<Direction>,
     /// Which rule wins.
     pub precedence: Precedence,
     /// What it is called, if it was given a name.
     pub name: Option<RuleName>,
+    /// The set of rules that it comes and goes with, if it is of one.
+    pub policy: Option<PolicyName>,
     /// Where it was written, if in a file.
     pub source: Option<Source>,
 }
 
-/// The greater wins; at the same precedence reject beats deny beats allow. Defaults of apps are below 1.
+/// The greater wins; at the same precedence reject beats deny beats allow beats pass. Below all are the defaults of apps.
+///
+/// From [`Self::UPPER`] on is the upper tier and below 0 the lower one, where `pass` has a meaning: it ends its tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Precedence(u32);
+pub struct Precedence(i32);
 
 /// A line of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,33 +54,62 @@ pub struct Source {
     pub line: u32,
 }
 
-const HELP: &str = "write ACTION FROM -> TO [TRAFFIC] [precedence N] [as NAME], as: allow shop/web -> blog/db tcp/5432";
+const HELP: &str = "write ACTION FROM -> TO [TRAFFIC] [on ingress|egress] [precedence N] [as NAME], \
+                    as: allow shop/web -> blog/db tcp/5432";
 
 impl Precedence {
     /// The lowest that a rule can have.
-    pub const MIN: Self = Self(1);
+    pub const MIN: Self = Self(Rank::PRECEDENCE_MIN);
     /// The highest.
     pub const MAX: Self = Self(Rank::PRECEDENCE_MAX);
+    /// Where the upper tier starts.
+    pub const UPPER: Self = Self(Rank::UPPER);
     /// Of a rule that names none.
     pub const DEFAULT: Self = Self(1000);
 
     /// A precedence from [`Self::MIN`] to [`Self::MAX`].
-    pub fn new(raw: u32) -> Option<Self> {
+    pub fn new(raw: i32) -> Option<Self> {
         Some(Self(raw)).filter(|precedence| (Self::MIN..=Self::MAX).contains(precedence))
     }
 
     /// The number.
-    pub fn raw(self) -> u32 {
+    pub fn raw(self) -> i32 {
         self.0
+    }
+
+    /// Whether it is neither of the upper tier nor of the lower one.
+    pub fn is_usual(self) -> bool {
+        self.0 >= 0 && self < Self::UPPER
     }
 }
 
 impl Rule {
     /// A rule without name and source. Refuses one between two prefixes.
     pub fn new(action: Action, from: Selector, to: Selector, traffic: Traffic) -> Result<Self, Invalid> {
-        let rule = Self { action, from, to, traffic, precedence: Precedence::DEFAULT, name: None, source: None };
+        let (on, precedence) = (None, Precedence::DEFAULT);
+        let rule = Self { action, from, to, traffic, on, precedence, name: None, policy: None, source: None };
         if matches!((&rule.from, &rule.to), (Selector::Net(_), Selector::Net(_))) {
             return Err(Invalid::new("rule", &rule.to_string(), "one side has to be an app, host, outside or any"));
+        }
+        Ok(rule)
+    }
+
+    /// This rule on one direction only and with a precedence. Refuses what would have no effect.
+    pub fn placed(self, on: Option<Direction>, precedence: Precedence) -> Result<Self, Invalid> {
+        let rule = Self { on, precedence, ..self };
+        let keeper = match on {
+            Some(Direction::Ingress) => Some(&rule.to),
+            Some(Direction::Egress) => Some(&rule.from),
+            None => None,
+        };
+        if matches!(keeper, Some(Selector::Net(_))) {
+            let help =
+                "an address keeps no rules: the side whose direction it is has to be an app, host, outside or any";
+            return Err(Invalid::new("rule", &rule.to_string(), help));
+        }
+        if rule.action == Action::Pass && precedence.is_usual() {
+            let help = format!("pass needs a precedence of {} or more, or below 0", Precedence::UPPER.0);
+            return Err(Invalid::new("rule", &rule.to_string(), help));
         }
         Ok(rule)
     }
@@ -85,9 +121,9 @@ impl Rule {
 
     /// Whether both say the same, wherever they are written and whatever they are called.
     pub fn says_same(&self, other: &Self) -> bool {
-        let Self { action, from, to, traffic, precedence, name: _, source: _ } = self;
-        (action, from, to, traffic, precedence)
-            == (&other.action, &other.from, &other.to, &other.traffic, &other.precedence)
+        let Self { action, from, to, traffic, on, precedence, name: _, policy: _, source: _ } = self;
+        (action, from, to, traffic, on, precedence)
+            == (&other.action, &other.from, &other.to, &other.traffic, &other.on, &other.precedence)
     }
 
     /// What it says, without its name: two rules are the same if this is.
@@ -101,8 +137,8 @@ impl FromStr for Rule {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let spaced = join_lists(&text.replace("->", " -> "));
-        let words: Vec<_> = spaced.split_ascii_whitespace().collect();
         let refuse = || Invalid::new("rule", text, HELP);
+        let words = words::split(&spaced).ok_or_else(|| Invalid::new("rule", text, "close every bracket"))?;
         let [action, words @ ..] = words.as_slice() else { return Err(refuse()) };
         let action = action_of(action)?;
         let arrow = words.iter().position(|word| *word == "->").ok_or_else(refuse)?;
@@ -114,38 +150,40 @@ impl FromStr for Rule {
         };
         let (to, mut options) = words.split_at(to_len);
         let traffic = match options {
-            [] | ["precedence" | "as", ..] => Traffic::Any,
+            [] | ["on" | "precedence" | "as", ..] => Traffic::Any,
             [traffic, rest @ ..] => {
                 options = rest;
                 traffic.parse()?
             }
         };
-        let mut rule = Self::new(action, from.parse()?, to.join(" ").parse()?, traffic)?;
-        let (mut precedence, mut name) = (None, None);
+        let rule = Self::new(action, from.parse()?, to.join(" ").parse()?, traffic)?;
+        let (mut on, mut precedence, mut name) = (None, None, None);
         while let [option, rest @ ..] = options {
-            let ([value, rest @ ..], true) = (rest, ["precedence", "as"].contains(option)) else {
-                return Err(Invalid::new("rule", text, format!("{} is not understood; {HELP}", Quoted(option))));
-            };
-            let twice = if *option == "as" {
-                name.replace(value.parse()?).is_some()
-            } else {
-                precedence.replace(value.parse()?).is_some()
+            let strange = || Invalid::new("rule", text, format!("{} is not understood; {HELP}", Quoted(option)));
+            let [value, rest @ ..] = rest else { return Err(strange()) };
+            let twice = match *option {
+                "on" => on.replace(direction_of(value)?).is_some(),
+                "precedence" => precedence.replace(value.parse()?).is_some(),
+                "as" => name.replace(value.parse()?).is_some(),
+                _ => return Err(strange()),
             };
             if twice {
                 return Err(Invalid::new("rule", text, format!("{option:?} is there twice")));
             }
             options = rest;
         }
-        rule.precedence = precedence.unwrap_or(Precedence::DEFAULT);
-        rule.name = name;
-        Ok(rule)
+        Ok(Self { name, ..rule.placed(on, precedence.unwrap_or(Precedence::DEFAULT))? })
     }
 }
 
 fn action_of(word: &str) -> Result<Action, Invalid> {
-    let known = [Action::Allow, Action::Deny, Action::Reject];
-    let found = known.into_iter().find(|action| action.name() == word);
-    found.ok_or_else(|| Invalid::new("action", word, "a rule starts with allow, deny or reject"))
+    let found = Action::ALL.into_iter().find(|action| action.name() == word);
+    found.ok_or_else(|| Invalid::new("action", word, "a rule starts with allow, deny, reject or pass"))
+}
+
+fn direction_of(word: &str) -> Result<Direction, Invalid> {
+    let found = [Direction::Ingress, Direction::Egress].into_iter().find(|direction| direction.name() == word);
+    found.ok_or_else(|| Invalid::new("direction", word, "use ingress or egress"))
 }
 
 /// Takes out spaces around commas: a list is one word.
@@ -163,7 +201,8 @@ impl FromStr for Precedence {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let digits = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+        let number = text.strip_prefix('-').unwrap_or(text);
+        let digits = number.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !number.starts_with('0'));
         let raw = if digits { text.parse().ok() } else { None };
         let help = || Invalid::new("precedence", text, format!("use {} to {}", Self::MIN.0, Self::MAX.0));
         raw.and_then(Self::new).ok_or_else(help)
@@ -175,8 +214,11 @@ pub struct Statement<'a>(&'a Rule);
 
 impl fmt::Display for Statement<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Rule { action, from, to, traffic, precedence, name: _, source: _ } = self.0;
+        let Rule { action, from, to, traffic, on, precedence, name: _, policy: _, source: _ } = self.0;
         write!(f, "{} {from} -> {to} {traffic}", action.name())?;
+        if let Some(direction) = on {
+            write!(f, " on {}", direction.name())?;
+        }
         if *precedence != Precedence::DEFAULT {
             write!(f, " precedence {}", precedence.0)?;
         }
@@ -227,6 +269,15 @@ mod tests {
         check("  deny\tshop  ->  outside ", "deny shop -> outside any");
         check("allow a -> b as x precedence 7", "allow a -> b any precedence 7 as x");
         check("allow a -> b precedence 1000", "allow a -> b any");
+        for text in [
+            "allow any{env in (prod,test),!old} -> blog{tier=db} tcp/5432,http on ingress precedence 501",
+            "deny [team=a]{tier=web} -> everyone any on egress precedence -7",
+            "pass shop -> blog any precedence 16777216",
+            "allow 10.0.0.0/8 -> shop any on ingress",
+        ] {
+            check(text, text);
+        }
+        check("allow a{ b = c } -> d{e in (f , g)} on ingress", "allow a{b=c} -> d{e in (f,g)} any on ingress");
         check(
             "allow a -> 10.0.0.0/8 except 10.1.0.0/16 , 10.2.0.0/16 tcp/80, 81",
             "allow a -> 10.0.0.0/8 except 10.1.0.0/16,10.2.0.0/16 tcp/80-81",
@@ -251,8 +302,14 @@ mod tests {
         check("allow a -> b tcp/99999", "\"99999\" is no port");
         check("allow a -> b tcp udp", "\"udp\" is not understood");
         check("allow a -> b precedence", "\"precedence\" is not understood");
-        check("allow a -> b precedence 0", "\"0\" is no precedence: use 1 to 1073741823");
-        check("allow a -> b precedence 1073741824", "is no precedence");
+        check("allow a -> b precedence 268435456", "is no precedence: use -268435456 to 268435455");
+        check("allow a -> b precedence 01", "is no precedence");
+        check("allow a -> b precedence -0", "is no precedence");
+        check("pass a -> b", "pass needs a precedence of 16777216 or more, or below 0");
+        check("allow a -> b on both", "\"both\" is no direction");
+        check("allow a -> 10.0.0.0/8 on ingress", "an address keeps no rules");
+        check("allow 10.0.0.0/8 -> a on egress", "an address keeps no rules");
+        check("allow a{b -> c", "close every bracket");
         check("allow a -> b precedence 1 precedence 2", "is there twice");
         check("allow a -> b as X", "\"X\" is no rule name");
         check("allow a -> b -> c", "\"->\" is no protocol");
@@ -269,6 +326,12 @@ mod tests {
             Just(Selector::Host),
             Just(Selector::Outside),
             Just(Selector::Any),
+            Just(Selector::Everyone),
+            (
+                prop_oneof!["[a-z]{1,3}", "any", "\\[[a-z]{1,3}(=[A-Z]{0,2})?\\]"],
+                "[a-z]{1,3}( (in|notin) \\([a-z]{0,2},[A-Z]\\))?"
+            )
+                .prop_filter_map("taken", |(apps, labels)| format!("{apps}{{{labels}}}").parse().ok()),
             nets(),
         ]
     }
@@ -301,7 +364,9 @@ mod tests {
 
     fn traffic() -> impl Strategy<Value = Traffic> {
         let range = (1..=u16::MAX, 0..200_u16).prop_map(|(from, more)| (from, from.saturating_add(more)));
-        let ranges = prop::collection::vec(range, 1..5).prop_map(|ranges| Ports::Only(Ranges::new(ranges).unwrap()));
+        let names = prop::collection::btree_set("[a-z]{1,9}".prop_map(|name| name.parse().unwrap()), 0..3);
+        let ranges = (prop::collection::vec(range, 1..5), names)
+            .prop_map(|(ranges, names)| Ports::Only(Ranges::new(ranges).unwrap(), names));
         let ports = prop_oneof![Just(Ports::All), ranges];
         let types = prop_oneof![
             Just(Types::All),
@@ -321,15 +386,17 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_printed_is_read_back(
-            action in prop::sample::select(vec![Action::Allow, Action::Deny, Action::Reject]),
+            action in prop::sample::select(Action::ALL.to_vec()),
             from in selector(),
             to in selector(),
             traffic in traffic(),
-            precedence in 1..=Rank::PRECEDENCE_MAX,
+            on in prop::option::of(prop_oneof![Just(Direction::Ingress), Just(Direction::Egress)]),
+            precedence in Rank::PRECEDENCE_MIN..=Rank::PRECEDENCE_MAX,
             name in prop::option::of("[a-z0-9]{1,8}"),
         ) {
-            let Ok(mut rule) = Rule::new(action, from, to, traffic) else { return Ok(()) };
-            rule.precedence = Precedence::new(precedence).unwrap();
+            let precedence = Precedence::new(precedence).unwrap();
+            let placed = Rule::new(action, from, to, traffic).and_then(|rule| rule.placed(on, precedence));
+            let Ok(mut rule) = placed else { return Ok(()) };
             rule.name = name.map(|name| name.parse().unwrap());
             prop_assert_eq!(rule.to_string().parse::<Rule>().unwrap(), rule);
         }

@@ -5,11 +5,16 @@
 //! reply, stand for both: `icmp/8` is also ICMPv6 type 128, `icmp/0` also 129. Every other type of ICMPv6 is
 //! only reached by `icmpv6/TYPE`.
 
-use std::{fmt, ops::RangeInclusive, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    ops::RangeInclusive,
+    str::FromStr,
+};
 
 use weft_common::header::protocol;
 
-use super::invalid::Invalid;
+use super::{invalid::Invalid, name::PortName};
 
 /// What a rule says of the transport header.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,13 +38,17 @@ pub enum Traffic {
 pub enum Ports {
     /// Every port.
     All,
-    /// Some.
-    Only(Ranges),
+    /// Some, by number, by the name that the receiving endpoint has for one, or both. At least one.
+    Only(Ranges, BTreeSet<PortName>),
 }
 
-/// Ranges of ports, in order, neither touching nor overlapping, at least one.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Ranges of ports, in order, neither touching nor overlapping.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ranges(Vec<(u16, u16)>);
+
+/// The ports that endpoints have names for, by name and protocol.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamedPorts(BTreeMap<(PortName, u8), u16>);
 
 /// ICMP types and codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,9 +92,6 @@ impl Ranges {
                 _ => merged.push((from, to)),
             }
         }
-        if merged.is_empty() {
-            return Err(Invalid::new("list of ports", "", "name at least one, or leave out the '/'"));
-        }
         Ok(Self(merged))
     }
 
@@ -95,14 +101,94 @@ impl Ranges {
     }
 }
 
+impl NamedPorts {
+    /// The number of a port, if there is one of this name and protocol.
+    pub fn get(&self, name: &PortName, protocol: u8) -> Option<u16> {
+        self.0.get(&(name.clone(), protocol)).copied()
+    }
+
+    /// Names a port. The number that had the name before.
+    pub fn set(&mut self, name: PortName, protocol: u8, port: u16) -> Option<u16> {
+        self.0.insert((name, protocol), port)
+    }
+
+    /// Name, protocol and number of each, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&PortName, u8, u16)> {
+        self.0.iter().map(|((name, protocol), port)| (name, *protocol, *port))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// `http=tcp/80`.
+pub fn named_port(text: &str) -> Result<(PortName, u8, u16), Invalid> {
+    let refuse = || Invalid::new("named port", text, "write NAME=PROTOCOL/PORT, as http=tcp/80");
+    let (name, traffic) = text.split_once('=').ok_or_else(refuse)?;
+    let (protocol, ports) = match traffic.parse()? {
+        Traffic::Tcp(ports) => (protocol::TCP, ports),
+        Traffic::Udp(ports) => (protocol::UDP, ports),
+        Traffic::Sctp(ports) => (protocol::SCTP, ports),
+        Traffic::Any | Traffic::Icmp(_) | Traffic::Icmpv6(_) => return Err(refuse()),
+    };
+    let Ports::Only(Ranges(ranges), names) = ports else { return Err(refuse()) };
+    match ranges.as_slice() {
+        [(port, last)] if port == last && names.is_empty() => Ok((name.parse()?, protocol, *port)),
+        _ => Err(refuse()),
+    }
+}
+
+/// `dns=udp/53,http=tcp/80`; nothing for none.
+impl FromStr for NamedPorts {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let mut ports = Self::default();
+        for part in text.split(',').filter(|_| !text.is_empty()) {
+            let (name, protocol, port) = named_port(part)?;
+            if ports.set(name, protocol, port).is_some_and(|before| before != port) {
+                return Err(Invalid::new("set of named ports", text, "the same name is there twice for a protocol"));
+            }
+        }
+        Ok(ports)
+    }
+}
+
+impl fmt::Display for NamedPorts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (name, number, port)) in self.iter().enumerate() {
+            let protocol = match number {
+                protocol::TCP => "tcp",
+                protocol::UDP => "udp",
+                _ => "sctp",
+            };
+            write!(f, "{}{name}={protocol}/{port}", if at > 0 { "," } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
 impl Traffic {
-    /// The parts of the look-up space it covers; `None` is all of it.
-    pub fn regions(&self) -> Option<Vec<Region>> {
+    /// Whether it speaks of ports by name, so that what it covers depends on the receiving endpoint.
+    pub fn names_ports(&self) -> bool {
+        match self {
+            Self::Tcp(ports) | Self::Udp(ports) | Self::Sctp(ports) => {
+                matches!(ports, Ports::Only(_, names) if !names.is_empty())
+            }
+            Self::Any | Self::Icmp(_) | Self::Icmpv6(_) => false,
+        }
+    }
+
+    /// The parts of the look-up space it covers where the receiving endpoint has `named`; `None` is all of it. A name
+    /// that the endpoint does not have is no port.
+    pub fn regions(&self, named: &NamedPorts) -> Option<Vec<Region>> {
         match self {
             Self::Any => None,
-            Self::Tcp(ports) => Some(ports.regions(protocol::TCP)),
-            Self::Udp(ports) => Some(ports.regions(protocol::UDP)),
-            Self::Sctp(ports) => Some(ports.regions(protocol::SCTP)),
+            Self::Tcp(ports) => Some(ports.regions(protocol::TCP, named)),
+            Self::Udp(ports) => Some(ports.regions(protocol::UDP, named)),
+            Self::Sctp(ports) => Some(ports.regions(protocol::SCTP, named)),
             Self::Icmpv6(types) => Some(vec![types.region(protocol::ICMPV6)]),
             Self::Icmp(types) => {
                 let v4 = types.region(protocol::ICMP);
@@ -114,10 +200,15 @@ impl Traffic {
 }
 
 impl Ports {
-    fn regions(&self, protocol: u8) -> Vec<Region> {
+    fn regions(&self, protocol: u8, named: &NamedPorts) -> Vec<Region> {
         match self {
             Self::All => vec![Region { protocol, ports: 0..=u16::MAX }],
-            Self::Only(ranges) => ranges.iter().map(|ports| Region { protocol, ports }).collect(),
+            Self::Only(Ranges(ranges), names) => {
+                let by_name = names.iter().filter_map(|name| named.get(name, protocol)).map(|port| (port, port));
+                // A name may mean a port that is there by number, too: once is enough.
+                let all = Ranges::new(ranges.iter().copied().chain(by_name)).unwrap_or_default();
+                all.iter().map(|ports| Region { protocol, ports }).collect()
+            }
         }
     }
 }
@@ -177,11 +268,19 @@ impl TryFrom<Option<&str>> for Ports {
             Invalid::new("port", part, "use a number from 1 to 65535, a range as 8000-8100, or a list with ','")
         };
         let port = |part: &str| number(part).filter(|&port: &u16| port > 0).ok_or_else(|| refuse(part));
-        let ranges = text.split(',').map(|part| match part.split_once('-') {
-            Some((from, to)) => Ok((port(from)?, port(to)?)),
-            None => port(part).map(|port| (port, port)),
-        });
-        Ok(Self::Only(Ranges::new(ranges.collect::<Result<Vec<_>, _>>()?)?))
+        let (mut ranges, mut names) = (Vec::new(), BTreeSet::new());
+        for part in text.split(',') {
+            // A name may have a '-' too, but has a letter.
+            if part.bytes().any(|b| b.is_ascii_alphabetic()) {
+                names.insert(part.parse()?);
+                continue;
+            }
+            ranges.push(match part.split_once('-') {
+                Some((from, to)) => (port(from)?, port(to)?),
+                None => port(part).map(|port| (port, port))?,
+            });
+        }
+        Ok(Self::Only(Ranges::new(ranges)?, names))
     }
 }
 
@@ -223,10 +322,20 @@ impl fmt::Display for Traffic {
 /// With the '/' that goes in front.
 impl fmt::Display for Ports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Only(Ranges(ranges)) = self else { return Ok(()) };
-        for (at, (from, to)) in ranges.iter().enumerate() {
-            f.write_str(if at == 0 { "/" } else { "," })?;
-            if from == to { write!(f, "{from}")? } else { write!(f, "{from}-{to}")? }
+        let Self::Only(Ranges(ranges), names) = self else { return Ok(()) };
+        let mut separator = "/";
+        for (from, to) in ranges {
+            f.write_str(separator)?;
+            if from == to {
+                write!(f, "{from}")?;
+            } else {
+                write!(f, "{from}-{to}")?;
+            }
+            separator = ",";
+        }
+        for name in names {
+            write!(f, "{separator}{name}")?;
+            separator = ",";
         }
         Ok(())
     }
@@ -259,6 +368,19 @@ mod tests {
         check("icmp", "icmp");
         check("icmp/8/0", "icmp/8/0");
         check("icmpv6/135", "icmpv6/135");
+        check("tcp/web,80,http-alt,8080-8081", "tcp/80,8080-8081,http-alt,web");
+    }
+
+    #[test]
+    fn named_ports_are_read_and_printed() {
+        let ports: NamedPorts = "http=tcp/80,dns=udp/53,dns=tcp/53".parse().unwrap();
+        assert_eq!(ports.to_string(), "dns=tcp/53,dns=udp/53,http=tcp/80");
+        for text in
+            ["http", "http=80", "http=tcp", "http=tcp/80-81", "http=tcp/80,81", "80=tcp/80", "a=tcp/b", "a=icmp/8"]
+        {
+            text.parse::<NamedPorts>().unwrap_err();
+        }
+        assert!("a=tcp/1,a=tcp/2".parse::<NamedPorts>().unwrap_err().to_string().contains("twice"));
     }
 
     #[test]
@@ -283,7 +405,8 @@ mod tests {
             "icmp/",
             "gre",
             "tcp/80/81",
-            "tcp/http",
+            "tcp/-http",
+            "tcp/Http",
         ] {
             let error = text.parse::<Traffic>().unwrap_err().to_string();
             assert!(error.contains(" is no "), "{text}: {error}");
@@ -293,7 +416,7 @@ mod tests {
     #[test]
     fn echo_is_one_thing_in_both_families() {
         let check = |text: &str, expect: &[(u8, u16, u16)]| {
-            let regions = text.parse::<Traffic>().unwrap().regions().unwrap();
+            let regions = text.parse::<Traffic>().unwrap().regions(&"web=tcp/80".parse().unwrap()).unwrap();
             let found: Vec<_> = regions.iter().map(|r| (r.protocol, *r.ports.start(), *r.ports.end())).collect();
             assert_eq!(found, expect, "{text}");
         };
@@ -303,6 +426,9 @@ mod tests {
         check("icmp/3", &[(1, 0x0300, 0x03ff)]);
         check("icmpv6/128", &[(58, 0x8000, 0x80ff)]);
         check("tcp/80,443", &[(6, 80, 80), (6, 443, 443)]);
-        assert_eq!(Traffic::Any.regions(), None);
+        check("tcp/web,81", &[(6, 80, 81)]);
+        // The name is one of TCP.
+        check("udp/web", &[]);
+        assert_eq!(Traffic::Any.regions(&NamedPorts::default()), None);
     }
 }

@@ -33,7 +33,7 @@ pub struct Ids {
 /// The numbers that the policy's tables have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyIds {
-    /// [`weft_common::policy::Rule::id`], by what the rule says.
+    /// [`weft_common::policy::Winner::id`], by what the rule says.
     pub rules: Numbers<String>,
     /// [`weft_common::policy::RuleKey::list`].
     pub lists: Numbers<List>,

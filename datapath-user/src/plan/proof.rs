@@ -15,12 +15,16 @@ use weft_common::{
     verdict::DropReason,
 };
 
+mod meaning;
+
 use super::{NodePlan, facts::Facts, plan};
 use crate::model::{
     app::{Defaults, Gate},
     cluster::Cluster,
     example,
 };
+
+use meaning::{UPPER, within};
 
 /// SplitMix64: a run is repeated by its seed.
 struct Random(u64);
@@ -57,17 +61,45 @@ struct Net {
 enum Who {
     App(usize),
     Role(usize, usize),
+    /// Of one app, or of those with certain labels; and with certain labels themselves.
+    Labelled(Result<usize, Vec<Demand>>, Vec<Demand>),
     Host,
     Outside,
     Any,
+    Everyone,
     Net(Net, Vec<Net>),
+}
+
+/// A key, and what has to hold of it.
+#[derive(Clone, Debug)]
+enum Demand {
+    In(&'static str, Vec<&'static str>),
+    NotIn(&'static str, Vec<&'static str>),
+    Exists(&'static str),
+    Absent(&'static str),
 }
 
 #[derive(Clone, Debug)]
 enum What {
     Any,
-    Ports(u8, Vec<(u16, u16)>),
+    Ports(u8, Vec<(u16, u16)>, Vec<&'static str>),
     Icmp(u8, Option<u8>, Option<u8>),
+}
+
+type Tags = Vec<(&'static str, &'static str)>;
+
+#[derive(Clone, Debug, Default)]
+struct Tier {
+    labels: Tags,
+    /// Name, protocol, number.
+    ports: Vec<(&'static str, u8, u16)>,
+}
+
+#[derive(Clone, Debug)]
+struct Realm {
+    labels: Tags,
+    roles: Vec<Tier>,
+    defaults: Defaults,
 }
 
 /// Written, so that it can be printed when the proof fails.
@@ -77,8 +109,8 @@ struct Statement {
     from: Who,
     to: Who,
     what: What,
-    points: i64,
-    precedence: u32,
+    on: Option<Direction>,
+    precedence: i32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -106,16 +138,35 @@ struct Packet {
 }
 
 struct World {
-    /// Roles and defaults of each app.
-    apps: Vec<(usize, Defaults)>,
+    apps: Vec<Realm>,
     rules: Vec<Statement>,
 }
 
-const ACTIONS: [&str; 3] = ["allow", "deny", "reject"];
-
+/// In the order in which they beat each other.
+const ACTIONS: [&str; 4] = ["pass", "allow", "deny", "reject"];
 impl World {
     fn random(random: &mut Random) -> Self {
         let gate = |random: &mut Random| if random.chance(50) { Gate::Open } else { Gate::Closed };
+        let tags = |random: &mut Random| -> Tags {
+            let mut tags = Tags::new();
+            for key in KEYS {
+                if random.chance(50) {
+                    tags.push((key, *random.one(&VALUES)));
+                }
+            }
+            tags
+        };
+        let tier = |random: &mut Random| {
+            let mut ports = Vec::new();
+            for name in PORTS {
+                for protocol in [6, 17] {
+                    if random.chance(40) {
+                        ports.push((name, protocol, *random.one(&[22, 80, 81, 443, 8050])));
+                    }
+                }
+            }
+            Tier { labels: tags(random), ports }
+        };
         let app = |random: &mut Random| {
             let defaults = Defaults {
                 inside: gate(random),
@@ -123,15 +174,19 @@ impl World {
                 from_host: gate(random),
                 to_outside: gate(random),
             };
-            (random.below(4), defaults)
+            let roles = (0..random.below(4)).map(|_| tier(random)).collect();
+            Realm { labels: tags(random), roles, defaults }
         };
         let apps: Vec<_> = (0..=random.below(3)).map(|_| app(random)).collect();
         let mut world = Self { apps, rules: Vec::new() };
         for _ in 0..random.below(14) {
             let rule = world.statement(random);
-            let again = world.rules.iter().any(|old| Self::text(old) == Self::text(&rule));
-            let two_nets = matches!((&rule.from, &rule.to), (Who::Net(..), Who::Net(..)));
-            if !again && !two_nets {
+            if matches!((&rule.from, &rule.to), (Who::Net(..), Who::Net(..))) {
+                continue;
+            }
+            let says = |rule| Self::text(rule).parse::<crate::model::rule::Rule>().unwrap();
+            let again = world.rules.iter().any(|old| says(old).says_same(&says(&rule)));
+            if !again {
                 world.rules.push(rule);
             }
         }
@@ -139,21 +194,25 @@ impl World {
     }
 
     fn statement(&self, random: &mut Random) -> Statement {
-        let what = what(random);
-        Statement {
-            action: random.below(3),
-            from: self.who(random),
-            to: self.who(random),
-            points: points(&what),
-            what,
-            precedence: *random.one(&[1, 2, 2, 3, 1000]),
-        }
+        let (from, to) = (self.who(random), self.who(random));
+        let precedence = *random.one(&[-2, -1, 0, 1, 2, 2, 3, 1000, UPPER, UPPER + 1]);
+        let passes = !(0..UPPER).contains(&precedence);
+        let on = match random.below(6) {
+            0 | 1 if !matches!(to, Who::Net(..)) => Some(Direction::Ingress),
+            2 | 3 if !matches!(from, Who::Net(..)) => Some(Direction::Egress),
+            _ => None,
+        };
+        Statement { action: random.below(4).max(usize::from(!passes)), from, to, what: what(random), on, precedence }
     }
 
     fn who(&self, random: &mut Random) -> Who {
         let app = random.below(self.apps.len());
-        match random.below(10) {
-            0 | 1 if self.apps[app].0 > 0 => Who::Role(app, random.below(self.apps[app].0)),
+        match random.below(15) {
+            0 | 1 if !self.apps[app].roles.is_empty() => Who::Role(app, random.below(self.apps[app].roles.len())),
+            10 => Who::Everyone,
+            11 => Who::Labelled(Ok(app), demands(random)),
+            12 | 13 => Who::Labelled(Err(demands(random)), demands(random)),
+            14 => Who::Labelled(Err(Vec::new()), demands(random)),
             0..=4 => Who::App(app),
             5 => Who::Host,
             6 => Who::Outside,
@@ -168,7 +227,7 @@ impl World {
 
     fn party(&self, random: &mut Random) -> Party {
         let app = random.below(self.apps.len());
-        let roles = self.apps[app].0;
+        let roles = self.apps[app].roles.len();
         match random.below(8) {
             0 => Party::Host,
             1 => Party::Outside,
@@ -190,13 +249,16 @@ impl World {
     }
 
     fn text(rule: &Statement) -> String {
-        let Statement { action, from, to, what, points: _, precedence } = rule;
+        let Statement { action, from, to, what, on, precedence } = rule;
         let who = |who: &Who| match who {
             Who::App(app) => format!("a{app}"),
             Who::Role(app, role) => format!("a{app}/r{role}"),
             Who::Host => "host".to_owned(),
             Who::Outside => "outside".to_owned(),
             Who::Any => "any".to_owned(),
+            Who::Everyone => "everyone".to_owned(),
+            Who::Labelled(Ok(app), demands) => format!("a{app}{{{}}}", said(demands)),
+            Who::Labelled(Err(apps), demands) => format!("[{}]{{{}}}", said(apps), said(demands)),
             Who::Net(net, holes) => {
                 let text = |net: &Net| format!("{}/{}", net.addr, net.len);
                 let except = if holes.is_empty() { String::new() } else { " except ".to_owned() };
@@ -205,15 +267,16 @@ impl World {
         };
         let what = match what {
             What::Any => "any".to_owned(),
-            What::Ports(protocol, ranges) => {
+            What::Ports(protocol, ranges, names) => {
                 let mut text = match protocol {
                     6 => "tcp",
                     17 => "udp",
                     _ => "sctp",
                 }
                 .to_owned();
-                for (at, (from, to)) in ranges.iter().enumerate() {
-                    write!(text, "{}{from}-{to}", if at == 0 { "/" } else { "," }).unwrap();
+                let ranges = ranges.iter().map(|(from, to)| format!("{from}-{to}"));
+                for (at, part) in ranges.chain(names.iter().map(|name| (*name).to_owned())).enumerate() {
+                    write!(text, "{}{part}", if at == 0 { "/" } else { "," }).unwrap();
                 }
                 text
             }
@@ -225,173 +288,63 @@ impl World {
                 text
             }
         };
-        format!("{} {} -> {} {what} precedence {precedence}", ACTIONS[*action], who(from), who(to))
+        let on = match on {
+            None => "",
+            Some(Direction::Ingress) => " on ingress",
+            Some(Direction::Egress) => " on egress",
+        };
+        format!("{} {} -> {} {what}{on} precedence {precedence}", ACTIONS[*action], who(from), who(to))
     }
 
     fn cluster(&self) -> Cluster {
-        let apps = self.apps.iter().enumerate().map(|(at, (roles, defaults))| {
-            let roles: Vec<_> = (0..*roles).map(|role| format!("r{role}")).collect();
-            let roles: Vec<_> = roles.iter().map(String::as_str).collect();
-            let mut app = example::app(&format!("a{at}"), &[&format!("10.{at}.0.0/16")], &roles);
+        let text = |tags: &Tags| tags.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
+        let apps = self.apps.iter().enumerate().map(|(at, Realm { labels, roles, defaults })| {
+            let names: Vec<_> = (0..roles.len()).map(|role| format!("r{role}")).collect();
+            let names: Vec<_> = names.iter().map(String::as_str).collect();
+            let mut app = example::app(&format!("a{at}"), &[&format!("10.{at}.0.0/16")], &names);
             app.defaults = *defaults;
+            app.labels = text(labels).parse().unwrap();
+            for (role, tier) in app.roles.values_mut().zip(roles) {
+                let protocol = |number: &u8| if *number == 6 { "tcp" } else { "udp" };
+                let ports = tier.ports.iter().map(|(name, number, port)| format!("{name}={}/{port}", protocol(number)));
+                role.labels = text(&tier.labels).parse().unwrap();
+                role.ports = ports.collect::<Vec<_>>().join(",").parse().unwrap();
+            }
             (app.name.clone(), app)
         });
         let rules = self.rules.iter().map(|rule| Self::text(rule).parse().unwrap());
         Cluster { apps: Arc::new(apps.collect()), rules: Arc::new(rules.collect()), ..Cluster::default() }
     }
-
-    /// What the text says, rule by rule.
-    fn answer(&self, packet: &Packet) -> (Result<(), DropReason>, Option<usize>, Direction) {
-        let out = self.one_way(packet, Direction::Egress);
-        if out.0.is_err() {
-            return (out.0, out.1, Direction::Egress);
-        }
-        let into = self.one_way(packet, Direction::Ingress);
-        match into {
-            (Ok(()), None) => (out.0, out.1, Direction::Egress),
-            (verdict, rule) => (verdict, rule, Direction::Ingress),
-        }
-    }
-
-    fn one_way(&self, packet: &Packet, direction: Direction) -> (Result<(), DropReason>, Option<usize>) {
-        let mut best: Option<([i64; 7], usize)> = None;
-        for (at, rule) in self.rules.iter().enumerate() {
-            let (subject, subject_rule, peer, peer_rule, peer_addr) = match direction {
-                Direction::Egress => (packet.src, &rule.from, packet.dst, &rule.to, packet.dst_addr),
-                Direction::Ingress => (packet.dst, &rule.to, packet.src, &rule.from, packet.src_addr),
-            };
-            let allows = rule.action == 0;
-            if !is(subject_rule, subject, allows, None)
-                || !is(peer_rule, peer, allows, Some(peer_addr))
-                || !covers(&rule.what, packet)
-            {
-                continue;
-            }
-            let subject_closeness = match subject_rule {
-                Who::Role(..) => 3,
-                Who::App(_) | Who::Host | Who::Outside => 2,
-                Who::Any | Who::Net(..) => 1,
-            };
-            let (peer_closeness, bits) = match peer_rule {
-                Who::Role(..) | Who::Host | Who::Outside => (4, 0),
-                Who::App(_) => (3, 0),
-                Who::Any => (2, 0),
-                Who::Net(net, _) => (1, i64::from(net.len)),
-            };
-            let merit = [
-                i64::from(rule.precedence),
-                i64::try_from(rule.action).unwrap(),
-                peer_closeness,
-                bits,
-                subject_closeness,
-                -rule.points,
-                -i64::try_from(at).unwrap(),
-            ];
-            if best.is_none_or(|(old, _)| merit > old) {
-                best = Some((merit, at));
-            }
-        }
-        match best {
-            Some((merit, at)) => {
-                let verdict = [Ok(()), Err(DropReason::PolicyDenied), Err(DropReason::PolicyRejected)];
-                (verdict[usize::try_from(merit[1]).unwrap()], Some(at))
-            }
-            None if self.default(packet, direction) == Gate::Open => (Ok(()), None),
-            None => (Err(DropReason::PolicyDefault), None),
-        }
-    }
-
-    fn default(&self, packet: &Packet, direction: Direction) -> Gate {
-        match (direction, packet.src, packet.dst) {
-            (Direction::Egress, Party::Endpoint(app, _), Party::Host | Party::Outside) => self.apps[app].1.to_outside,
-            (Direction::Egress, ..) | (Direction::Ingress, _, Party::Host | Party::Outside) => Gate::Open,
-            (Direction::Ingress, Party::Endpoint(from, _), Party::Endpoint(to, _)) if from == to => {
-                self.apps[to].1.inside
-            }
-            (Direction::Ingress, Party::Endpoint(..), Party::Endpoint(to, _)) => self.apps[to].1.from_apps,
-            (Direction::Ingress, Party::Host, Party::Endpoint(to, _)) => self.apps[to].1.from_host,
-            (Direction::Ingress, Party::Outside, Party::Endpoint(..)) => Gate::Closed,
-        }
-    }
 }
 
-/// Whether a side of a rule speaks of a party. `addr` is there if addresses count.
-fn is(who: &Who, party: Party, allows: bool, addr: Option<IpAddr>) -> bool {
-    match (who, party) {
-        (Who::Any, Party::Endpoint(..)) | (Who::Host, Party::Host) | (Who::Outside, Party::Outside) => true,
-        (Who::App(app), Party::Endpoint(of, _)) => *app == of,
-        (Who::Role(app, role), Party::Endpoint(of, has)) => {
-            *app == of && (has == Role::Known(*role) || (allows && has == Role::Unknown))
+const KEYS: [&str; 3] = ["tier", "env", "example.org/team"];
+const VALUES: [&str; 3] = ["a", "b", ""];
+const PORTS: [&str; 2] = ["http", "admin"];
+
+fn demands(random: &mut Random) -> Vec<Demand> {
+    let values = |random: &mut Random| (0..=random.below(2)).map(|_| *random.one(&VALUES)).collect();
+    let one = |random: &mut Random| {
+        let key = *random.one(&KEYS);
+        match random.below(4) {
+            0 => Demand::In(key, values(random)),
+            1 => Demand::NotIn(key, values(random)),
+            2 => Demand::Exists(key),
+            _ => Demand::Absent(key),
         }
-        (Who::Net(net, holes), _) => {
-            addr.is_some_and(|addr| within(net, addr) && !holes.iter().any(|hole| within(hole, addr)))
-        }
-        _ => false,
-    }
+    };
+    (0..random.below(3)).map(|_| one(random)).collect()
 }
 
-fn within(net: &Net, addr: IpAddr) -> bool {
-    match (net.addr, addr) {
-        (IpAddr::V4(net_addr), IpAddr::V4(addr)) => {
-            (0..net.len).all(|bit| (u32::from(net_addr) ^ u32::from(addr)) >> (31 - bit) & 1 == 0)
-        }
-        (IpAddr::V6(net_addr), IpAddr::V6(addr)) => {
-            (0..net.len).all(|bit| (u128::from(net_addr) ^ u128::from(addr)) >> (127 - bit) & 1 == 0)
-        }
-        _ => false,
-    }
-}
-
-fn covers(what: &What, packet: &Packet) -> bool {
-    match what {
-        What::Any => true,
-        What::Ports(protocol, ranges) => {
-            packet.protocol == *protocol
-                && (ranges.is_empty() || ranges.iter().any(|(from, to)| (*from..=*to).contains(&packet.port)))
-        }
-        What::Icmp(protocol, kind, code) => {
-            let [has_kind, has_code] = packet.port.to_be_bytes();
-            let same_protocol = packet.protocol == *protocol;
-            let echo_of_v6 = *protocol == 1 && packet.protocol == 58;
-            let right_kind = match kind {
-                None => same_protocol || echo_of_v6,
-                Some(kind) if same_protocol => *kind == has_kind,
-                Some(8) if echo_of_v6 => has_kind == 128,
-                Some(0) if echo_of_v6 => has_kind == 129,
-                Some(_) => false,
-            };
-            right_kind && code.is_none_or(|code| code == has_code)
-        }
-    }
-}
-
-/// How many protocols and ports it speaks of.
-fn points(what: &What) -> i64 {
-    match what {
-        What::Any => i64::MAX,
-        What::Ports(_, ranges) if ranges.is_empty() => 65536,
-        What::Ports(_, ranges) => {
-            let mut sorted = ranges.clone();
-            sorted.sort_unstable();
-            // The ports below `next` are counted.
-            let (mut count, mut next) = (0, 0_i64);
-            for (from, to) in sorted {
-                let (from, end) = (next.max(from.into()), i64::from(to) + 1);
-                count += (end - from).max(0);
-                next = next.max(end);
-            }
-            count
-        }
-        What::Icmp(protocol, kind, code) => {
-            let twice = *protocol == 1 && matches!(kind, None | Some(0 | 8));
-            let one = match (kind, code) {
-                (None, _) => 65536,
-                (Some(_), None) => 256,
-                (Some(_), Some(_)) => 1,
-            };
-            if twice { 2 * one } else { one }
-        }
-    }
+fn said(demands: &[Demand]) -> String {
+    let one = |demand: &Demand| match demand {
+        Demand::In(key, values) if values.len() == 1 => format!("{key}={}", values[0]),
+        Demand::NotIn(key, values) if values.len() == 1 => format!("{key}!={}", values[0]),
+        Demand::In(key, values) => format!("{key} in ({})", values.join(",")),
+        Demand::NotIn(key, values) => format!("{key} notin ({})", values.join(",")),
+        Demand::Exists(key) => (*key).to_owned(),
+        Demand::Absent(key) => format!("!{key}"),
+    };
+    demands.iter().map(one).collect::<Vec<_>>().join(",")
 }
 
 fn what(random: &mut Random) -> What {
@@ -408,7 +361,11 @@ fn what(random: &mut Random) -> What {
                 let (a, b) = (*random.one(&ends), *random.one(&ends));
                 (a.min(b), a.max(b))
             };
-            What::Ports(*random.one(&[6, 6, 17, 132]), (0..random.below(4)).map(|_| range(random)).collect())
+            let ranges = (0..random.below(4)).map(|_| range(random)).collect();
+            let mut names: Vec<_> = (0..random.below(3)).map(|_| *random.one(&PORTS)).collect();
+            names.sort_unstable();
+            names.dedup();
+            What::Ports(*random.one(&[6, 6, 17, 132]), ranges, names)
         }
     }
 }
@@ -459,7 +416,7 @@ fn identity(cluster: &Cluster, party: Party) -> Identity {
         Party::Endpoint(app, role) => (&cluster.apps[&format!("a{app}").parse().unwrap()], role),
     };
     let role = match role {
-        Role::Known(role) => app.roles[&format!("r{role}").parse().unwrap()],
+        Role::Known(role) => app.roles[&format!("r{role}").parse().unwrap()].number,
         Role::None => RoleId(0),
         Role::Unknown => RoleId(0xffff),
     };
@@ -481,7 +438,7 @@ fn ask(plan: &NodePlan, cluster: &Cluster, packet: &Packet) -> Decision {
 #[test]
 fn compiled_tables_say_what_the_rules_say() {
     const WORLDS: u64 = 1_000;
-    const QUESTIONS: usize = 150;
+    const QUESTIONS: usize = 1_000;
     let mut seen = [0_usize; 4];
     // One plan follows the other, so numbers that are kept are part of what is proven.
     let mut before = NodePlan::default();
@@ -515,5 +472,5 @@ fn compiled_tables_say_what_the_rules_say() {
         }
         before = plan;
     }
-    assert!(seen.iter().all(|count| *count > 5_000), "the questions are one-sided: {seen:?}");
+    assert!(seen.iter().all(|count| *count > 50_000), "the questions are one-sided: {seen:?}");
 }

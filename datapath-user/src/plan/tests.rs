@@ -43,7 +43,7 @@ fn routes(cluster: &Cluster, plan: &NodePlan) -> Vec<String> {
         (Identity::HOST, _) => "host".to_owned(),
         (Identity { role: RoleId::UNKNOWN, .. }, Some(App { name, .. })) => format!("{name}/?"),
         (Identity { role, .. }, Some(App { name, roles, .. })) => {
-            let role = roles.iter().find(|(_, number)| **number == role);
+            let role = roles.iter().find(|(_, known)| known.number == role);
             format!("{name}/{}", role.map_or("", |(name, _)| name.as_str()))
         }
         (other, None) => format!("{other:?}"),
@@ -266,7 +266,7 @@ fn every_subject_has_a_set_for_both_directions() {
     };
     assert!(has(Identity::HOST) && has(Identity::OUTSIDE));
     for app in cluster.apps.values() {
-        for role in app.roles.values().copied().chain([RoleId::NONE, RoleId::UNKNOWN]) {
+        for role in app.roles.values().map(|role| role.number).chain([RoleId::NONE, RoleId::UNKNOWN]) {
             assert!(has(Identity::new(app.number, role)), "{} {role:?}", app.name);
         }
     }
@@ -279,24 +279,17 @@ fn subjects_with_the_same_rules_share_a_set() {
     cluster.rules = Arc::new(vec!["allow shop -> blog tcp/80".parse().unwrap()]);
     let plan = first(&cluster);
     let ids: BTreeSet<u32> = plan.policy.sets.values().map(|set| set.id).collect();
-    // No lists at all; shop out; shop in; blog in.
-    assert_eq!(ids.len(), 4);
+    // No lists at all; shop out; blog in.
+    assert_eq!(ids.len(), 3);
     assert!(ids.contains(&0));
-    assert_eq!(
-        plan.policy.rules.len(),
-        2,
-        "the rule's list is one, and that of open defaults: {:?}",
-        plan.policy.rules
-    );
+    assert_eq!(plan.policy.rules.len(), 1, "the rule's list is one: {:?}", plan.policy.rules);
 }
 
 #[test]
-fn the_default_that_differs_is_below_every_rule() {
+fn defaults_need_no_entries() {
     let cluster = Cluster { rules: Vec::new().into(), ..example::cluster() };
     let plan = first(&cluster);
-    let (rank, id) = plan.policy.rules.values().map(|rule| (rule.rank, rule.id)).next().unwrap();
-    assert_eq!((rank.precedence(), rank.action(), id), (0, Action::Allow, 0));
-    assert_eq!(plan.policy.rules.len(), 1);
+    assert!(plan.policy.rules.is_empty() && plan.policy.peer_lists.is_empty());
 }
 
 /// Adds and removes rules, roles and hosts, and follows every number.
@@ -310,10 +303,11 @@ fn what_no_rule_can_speak_of_passes_only_where_no_rule_speaks_of_the_inside() {
         let number = cluster.apps[&shop].number;
         let plan = first(&cluster);
         let of_shop = plan.policy.sets.iter().filter(|(key, _)| key.app == number);
-        let said: BTreeSet<bool> = of_shop.map(|(_, set)| set.flags & RuleSet::OPEN_INSIDE != 0).collect();
+        let said: BTreeSet<bool> = of_shop.map(|(_, set)| set.flags & RuleSet::FRAMES_INSIDE != 0).collect();
         assert_eq!(said, [open].into(), "{rules:?}, inside {inside}");
+        let has = RuleSet::HAS_RULES | RuleSet::HAS_PREFIXES;
         // Every rule set is read as one: the flag is no reason for another number.
-        assert!(plan.policy.sets.values().filter(|set| set.id == 0).all(|set| set.flags & !RuleSet::OPEN_INSIDE == 0));
+        assert!(plan.policy.sets.values().filter(|set| set.id == 0).all(|set| set.flags & has == 0));
     };
     check(&[], Gate::Open, true);
     check(&[], Gate::Closed, false);
@@ -407,7 +401,7 @@ fn what_drifted_gives_its_number_to_nobody() {
     let running = first(&cluster);
     let mut drifted = running.policy.as_ref().clone();
     let (_, rule) = drifted.rules.iter_mut().next().unwrap();
-    rule.rank = weft_common::policy::Rank::new(77, Action::Reject);
+    rule.top.rank = weft_common::policy::Rank::new(77, Action::Reject);
     let ids = Ids::recover(&cluster, &running.peers, &drifted);
     let repaired = plan(&cluster, &h1(), &facts(&cluster), &NodePlan { ids, ..NodePlan::default() });
     for (key, rule) in &repaired.policy.rules {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::SystemTime};
 
 use crate::front::api::{
     dto::{
-        endpoints::{Attach, Attached, Detach, Detached, Endpoint as Shown, EndpointList, Gone},
+        endpoints::{Attach, Attached, Detach, Detached, Endpoint as Shown, EndpointList, Gone, Relabel, Relabelled},
         naming::{Detachable, Target},
         side::State,
     },
@@ -18,8 +18,10 @@ use crate::model::{
     allocate::{AllocateError, allocate},
     cluster::Cluster,
     endpoint::{self, Addresses, Endpoint, EndpointKey},
-    name::{EndpointName, LinkName},
+    labels::Labels,
+    name::{AppName, EndpointName, LinkName, RoleName},
     prefix::Family,
+    traffic::NamedPorts,
 };
 use crate::status::EndpointState;
 use crate::store::change::Change;
@@ -47,6 +49,7 @@ impl Service {
             None => default_name(&request.target, &place)?,
         };
         let key = EndpointKey::new(request.app.clone(), name);
+        let role = self.role(&request.app, request.role.as_ref(), (&request.labels, &request.ports)).await?;
         let cluster = self.snapshot().cluster.clone();
         let before = cluster.endpoints.get(&key);
         let is_there = |before: &Endpoint| before.netns.path == place.path && before.netns.is_same(&place);
@@ -58,10 +61,10 @@ impl Service {
             )));
         }
         let endpoint = match before.filter(|_| was_there) {
-            Some(before) if asks_nothing_else(&request, before) => (**before).clone(),
+            Some(before) if role == before.role && asks_nothing_else(&request, before) => (**before).clone(),
             before => {
                 let place = Place { netns: &netns, place, before: before.map(AsRef::as_ref) };
-                self.endpoint(&request, &cluster, key.clone(), place)?
+                Endpoint { role, ..self.endpoint(&request, &cluster, key.clone(), place)? }
             }
         };
         let revision = self.change(Change::PutEndpoint(endpoint.clone())).await?;
@@ -100,12 +103,82 @@ impl Service {
             mac: request.mac.unwrap_or_else(|| Endpoint::mac_of(&key.app, &key.name)),
             link: LinkName::of(&key.app, &key.name),
             host: self.host.clone(),
-            role: request.role.clone(),
+            role: None,
             netns: place,
             ifname,
             default_route: request.gateway.default_route(),
             attached: Some(attached.unwrap_or_else(SystemTime::now)),
             key,
+        })
+    }
+
+    /// The role of an endpoint that is labelled so. Where the app has none for just these labels and ports, it gets one;
+    /// a role that is only named has to be there.
+    async fn role(
+        &self,
+        app: &AppName,
+        role: Option<&RoleName>,
+        (labels, ports): (&Labels, &NamedPorts),
+    ) -> Result<Option<RoleName>, Refusal> {
+        let mut labels = labels.clone();
+        let cluster = self.snapshot().cluster.clone();
+        // An app that is not there is refused with everything else.
+        let Some(app) = cluster.apps.get(app) else { return Ok(role.cloned()) };
+        if let Some(role) = role {
+            let called = app.roles.iter().find(|(own, known)| known.is_called(own, role));
+            let (_, known) = called.ok_or_else(|| {
+                let names: Vec<_> = app.roles.keys().map(ToString::to_string).collect();
+                let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                Refusal::not_found(format!("app {} has no role {role}: its roles are {names}", app.name))
+            })?;
+            if labels.is_empty() && ports.is_empty() {
+                return Ok(Some(role.clone()));
+            }
+            for (key, value) in known.labels.iter().filter(|(key, _)| labels.get(key).is_none()).collect::<Vec<_>>() {
+                labels.set(key.clone(), value.clone());
+            }
+        }
+        if labels.is_empty() && ports.is_empty() {
+            return Ok(None);
+        }
+        if let Some(there) = app.role_of(&labels, ports) {
+            return Ok(Some(there.clone()));
+        }
+        let full = || Refusal::new(Kind::Exhausted, format!("app {} has no number left for another role", app.name));
+        let (name, made) = app.make_role(&labels, ports).ok_or_else(full)?;
+        self.change(Change::AddRole(app.name.clone(), name.clone(), made)).await?;
+        Ok(Some(name))
+    }
+
+    pub(super) async fn do_relabel(&self, request: Relabel) -> Result<Relabelled, Refusal> {
+        let turn = self.attaching.lock().await;
+        let Relabel { endpoint: key, set, unset } = request;
+        let cluster = self.snapshot().cluster.clone();
+        let unknown = || Refusal::not_found(format!("there is no endpoint {key} on this host: see weft ps"));
+        let before = cluster.endpoints.get(&key).filter(|endpoint| endpoint.host == self.host).ok_or_else(unknown)?;
+        let role = before.role.as_ref().and_then(|role| cluster.apps.get(&key.app)?.roles.get(role));
+        let mut labels = role.map(|role| role.labels.clone()).unwrap_or_default();
+        let ports = role.map(|role| role.ports.clone()).unwrap_or_default();
+        for key in &unset {
+            labels.unset(key);
+        }
+        for (key, value) in set.iter() {
+            labels.set(key.clone(), value.clone());
+        }
+        let role = self.role(&key.app, None, (&labels, &ports)).await?;
+        let changed = role != before.role;
+        let endpoint = Endpoint { role, ..before.as_ref().clone() };
+        let revision = self.change(Change::PutEndpoint(endpoint.clone())).await?;
+        drop(turn);
+        let in_force = self.reached(revision).await;
+        Ok(Relabelled {
+            name: key.name.to_string(),
+            app: key.app.to_string(),
+            role: endpoint.role.map(|role| role.to_string()),
+            labels: labels.to_string(),
+            changed,
+            revision: revision.0,
+            in_force,
         })
     }
 
@@ -174,8 +247,7 @@ impl Service {
 
 fn asks_nothing_else(request: &Attach, before: &Endpoint) -> bool {
     let addresses: BTreeSet<IpAddr> = before.addresses.iter().collect();
-    request.role == before.role
-        && request.ips.iter().all(|addr| addresses.contains(&addr))
+    request.ips.iter().all(|addr| addresses.contains(&addr))
         && request.mac.is_none_or(|mac| mac == before.mac)
         && request.ifname.as_ref().is_none_or(|ifname| *ifname == before.ifname)
 }

@@ -7,9 +7,9 @@ use tokio::sync::{broadcast::error::RecvError, mpsc, oneshot};
 use crate::front::api::{
     Handler,
     dto::{
-        apps::{AddApp, App, AppDetail, AppList, Changed, Defaults, ListApps, RemoveApp, ShowApp},
+        apps::{AddApp, App, AppDetail, AppList, Block, Changed, Defaults, ListApps, RemoveApp, SetApp, ShowApp},
         drops::{DropList, Dropped, FollowDrops, ListDrops},
-        endpoints::{Attach, Attached, Detach, Detached, EndpointList, ListEndpoints},
+        endpoints::{Attach, Attached, Detach, Detached, EndpointList, ListEndpoints, Relabel, Relabelled},
         flows::{FlowList, ListFlows, ListTraffic, TrafficList},
         maps::{MapList, ShowMaps},
         naming::WhichRule,
@@ -19,7 +19,13 @@ use crate::front::api::{
     },
     refusal::{Kind, Refusal},
 };
-use crate::model::{app, name::AppName, rule, selector::Selector};
+use crate::model::{
+    app,
+    name::{AppName, HostName},
+    prefix::Prefix,
+    rule,
+    selector::{Apps, Selector},
+};
 use crate::order::Order;
 use crate::store::change::{Change, RuleRef};
 
@@ -44,13 +50,42 @@ impl Handler for Service {
     }
 
     async fn add_app(&self, request: AddApp) -> Result<Changed, Refusal> {
-        let AddApp { name, prefixes, roles, defaults } = request;
+        let AddApp { name, prefixes, roles, labels, defaults, blocks } = request;
         let mut app = app::App::new(name.clone(), prefixes, roles);
         app.defaults = defaults.over(app.defaults);
-        let revision = self.change(Change::AddApp(app, BTreeMap::new())).await?;
+        app.labels = labels;
+        let given = blocks_of(blocks);
+        let hint = if given.is_empty() { "; give hosts blocks of its prefixes: weft app set --block" } else { "" };
+        let revision = self.change(Change::AddApp(app, given)).await?;
         self.reached(revision).await;
-        let done = format!("app {name} is there; give hosts blocks of its prefixes in the cluster file");
-        Ok(Changed { done, revision: revision.0 })
+        Ok(Changed { done: format!("app {name} is there{hint}"), revision: revision.0 })
+    }
+
+    async fn set_app(&self, request: SetApp) -> Result<Changed, Refusal> {
+        let SetApp { name, prefixes, set, unset, defaults, blocks } = request;
+        let cluster = self.snapshot().cluster.clone();
+        let mut app = cluster.apps.get(&name).ok_or_else(|| unknown(&name))?.clone();
+        app.prefixes.extend(prefixes.into_iter().filter(|prefix| !cluster.apps[&name].prefixes.contains(prefix)));
+        for key in &unset {
+            app.labels.unset(key);
+        }
+        for (key, value) in set.iter() {
+            app.labels.set(key.clone(), value.clone());
+        }
+        app.defaults = defaults.over(app.defaults);
+        let mut given: BTreeMap<HostName, Vec<Prefix>> = BTreeMap::new();
+        for host in cluster.hosts.values().filter(|host| host.blocks.contains_key(&name)) {
+            given.insert(host.name.clone(), host.blocks_of(&name).copied().collect());
+        }
+        for Block { host, prefix } in blocks {
+            let own = given.entry(host).or_default();
+            if !own.contains(&prefix) {
+                own.push(prefix);
+            }
+        }
+        let revision = self.change(Change::SetApp(app, given)).await?;
+        self.reached(revision).await;
+        Ok(Changed { done: format!("app {name} is as you said"), revision: revision.0 })
     }
 
     async fn remove_app(&self, request: RemoveApp) -> Result<Changed, Refusal> {
@@ -65,6 +100,10 @@ impl Handler for Service {
 
     async fn attach(&self, request: Attach) -> Result<Attached, Refusal> {
         self.do_attach(request).await
+    }
+
+    async fn relabel(&self, request: Relabel) -> Result<Relabelled, Refusal> {
+        self.do_relabel(request).await
     }
 
     async fn detach(&self, request: Detach) -> Result<Detached, Refusal> {
@@ -213,14 +252,23 @@ impl Service {
     }
 }
 
+fn blocks_of(blocks: Vec<Block>) -> BTreeMap<HostName, Vec<Prefix>> {
+    let mut of: BTreeMap<HostName, Vec<Prefix>> = BTreeMap::new();
+    for Block { host, prefix } in blocks {
+        of.entry(host).or_default().push(prefix);
+    }
+    of
+}
+
 fn unknown(name: &AppName) -> Refusal {
     Refusal::not_found(format!("there is no app {name}: see weft app ls"))
 }
 
-/// Whether a selector speaks of an app by name.
+/// Whether a selector speaks of an app, and not of every one.
 fn names(selector: &Selector, app: &app::App) -> bool {
     match selector {
         Selector::App(name) | Selector::Role(name, _) => *name == app.name,
-        Selector::Host | Selector::Outside | Selector::Any | Selector::Net(..) => false,
+        Selector::Labelled(labelled) => labelled.apps != Apps::Every && labelled.apps.contain(app),
+        Selector::Host | Selector::Outside | Selector::Any | Selector::Everyone | Selector::Net(..) => false,
     }
 }

@@ -44,7 +44,7 @@ impl Names<'_> {
             RoleId::NONE | RoleId::ANY | RoleId::UNKNOWN => None,
             role => {
                 let named =
-                    self.app(identity.app).and_then(|app| app.roles.iter().find(|(_, number)| **number == role));
+                    self.app(identity.app).and_then(|app| app.roles.iter().find(|(_, known)| known.number == role));
                 Some(named.map_or_else(|| format!("#{}", role.0), |(name, _)| name.to_string()))
             }
         }
@@ -101,7 +101,8 @@ impl Names<'_> {
 
     /// The text of a rule that would let `what` pass, which the rule with this number, or a default, does not.
     pub(super) fn would_allow(&self, rule: u32, (src, dst): (Identity, Identity), what: &str) -> String {
-        let stronger = self.plan.policy.names.get(&rule).and_then(|rule| Precedence::new(rule.precedence.raw() + 1));
+        let stronger =
+            self.plan.policy.names.get(&rule).and_then(|rule| Precedence::new(rule.precedence.raw().saturating_add(1)));
         let precedence = stronger.map(|precedence| format!(" precedence {}", precedence.raw())).unwrap_or_default();
         format!("allow {} -> {} {what}{precedence}", self.identity(src), self.identity(dst))
     }

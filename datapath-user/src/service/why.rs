@@ -86,7 +86,7 @@ impl Service {
     pub(super) fn ask(&self, request: &Why) -> Result<Asked, Refusal> {
         let (snapshot, plan) = (self.snapshot(), self.plan());
         let family = [&request.from, &request.to].into_iter().find_map(|party| match party {
-            Party::Address(addr) => Some(Family::of(*addr)),
+            Party::Address(addr) | Party::At(_, addr) => Some(Family::of(*addr)),
             Party::Host | Party::Outside | Party::Name(_) | Party::Member(..) => None,
         });
         let families = family.map_or_else(|| Family::ALL.to_vec(), |family| vec![family]);
@@ -229,6 +229,7 @@ impl Place<'_> {
                     None => self.member(app.as_str(), Some(name.as_str()))?,
                 }
             }
+            Party::At(party, addr) => self.end(party)?.map(|end| self.at(*addr, Some(end.identity))),
         })
     }
 
@@ -255,7 +256,7 @@ impl Place<'_> {
         let found = self.cluster.apps.values().find(|known| known.name.as_str() == app).ok_or_else(unknown)?;
         let number = match role {
             None => RoleId::NONE,
-            Some(role) => *found.roles.get(&role.parse::<RoleName>()?).ok_or_else(unknown)?,
+            Some(role) => found.roles.get(&role.parse::<RoleName>()?).ok_or_else(unknown)?.number,
         };
         let identity = Identity::new(found.number, number);
         let is_it = |endpoint: &&Endpoint| self.cluster.identity(endpoint) == Some(identity);

@@ -12,7 +12,7 @@ use weft_common::{
     group::{GroupKey, Member, MemberKey},
     header::protocol,
     id::{AppId, Identity, PeerId, RoleId},
-    policy::{Direction, PeerKey, PrefixKey, Rank, Rule, RuleKey, RuleSet, SetKey},
+    policy::{Direction, PeerKey, PrefixKey, Rank, Rule, RuleKey, RuleSet, SetKey, Winner},
     route::{Endpoint, Hop, HopKind, Route},
     table::{Config, Counts, Pair},
     tunnel::Peer,
@@ -76,11 +76,22 @@ impl Names<'_> {
     }
 
     pub(super) fn set(&self, value: &RuleSet) -> String {
-        let RuleSet { id, flags, default } = *value;
-        let has = |flag, what| if flags & flag != 0 { what } else { "" };
-        let closed = if default.action() == weft_common::policy::Action::Allow { "open" } else { "closed" };
-        let lists = format!("{}{}", has(RuleSet::HAS_RULES, ", rules"), has(RuleSet::HAS_PREFIXES, ", prefixes"));
-        format!("set #{id}, {closed} by default{lists}")
+        let RuleSet { id, flags } = *value;
+        let named = |names: &[(u32, &'static str)]| {
+            let there = names.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name);
+            there.collect::<Vec<_>>()
+        };
+        let open = named(&[
+            (RuleSet::OPEN_INSIDE, "own app"),
+            (RuleSet::OPEN_APPS, "other apps"),
+            (RuleSet::OPEN_HOST, "hosts"),
+            (RuleSet::OPEN_OUTSIDE, "outside"),
+        ]);
+        let open = if open.is_empty() { "closed".to_owned() } else { format!("open to {}", open.join("+")) };
+        let has =
+            [(RuleSet::HAS_RULES, "rules"), (RuleSet::HAS_PREFIXES, "prefixes"), (RuleSet::FRAMES_INSIDE, "frames")];
+        let has = [vec![format!("set #{id}, {open} by default")], named(&has).into_iter().map(str::to_owned).collect()];
+        has.concat().join(", ")
     }
 
     pub(super) fn peer_key(&self, key: &PeerKey) -> String {
@@ -100,13 +111,18 @@ impl Names<'_> {
     }
 
     pub(super) fn rule_value(&self, value: &Rule) -> String {
-        let Rule { rank, id } = *value;
-        let action = if rank == Rank::NONE { "deny" } else { rank.action().name() };
-        match self.rule(id) {
-            Some(rule) => format!("{action} at {}: {} (#{id})", rank.precedence(), rule.text),
-            None if id == 0 => format!("{action} by default"),
-            None => format!("{action} at {}: rule #{id}, which is not known", rank.precedence()),
-        }
+        let Rule { top, under } = *value;
+        let winner = |Winner { rank, id }: Winner| {
+            if rank == Rank::NONE {
+                return "the default".to_owned();
+            }
+            let action = rank.action().name();
+            match self.rule(id) {
+                Some(rule) => format!("{action} at {}: {} (#{id})", rank.precedence(), rule.text),
+                None => format!("{action} at {}: rule #{id}, which is not known", rank.precedence()),
+            }
+        };
+        if top == under { winner(top) } else { format!("{}; below the upper tier {}", winner(top), winner(under)) }
     }
 
     pub(super) fn flow_key(&self, key: &FlowKey) -> String {
@@ -262,7 +278,7 @@ mod tests {
         let names = Names { cluster: &cluster, plan: &plan };
         let app = cluster.apps.values().next().unwrap();
         let (role, number) = app.roles.iter().next().unwrap();
-        let identity = Identity::new(app.number, *number);
+        let identity = Identity::new(app.number, number.number);
         let endpoint = Endpoint { v4: ip("10.0.0.1"), identity, mac: Mac::GATEWAY, ..Endpoint::default() };
         assert_eq!(names.endpoint(&endpoint), format!("{}/{role} 10.0.0.1 {}", app.name, Mac::GATEWAY));
         let unknown =
@@ -271,6 +287,8 @@ mod tests {
         assert_eq!(names.link(&1), "link lo");
         let any = PeerKey { set: 7, app: AppId::ANY, role: RoleId::ANY, reserved: 0 };
         assert_eq!(names.peer_key(&any), "set #7 about any app");
-        assert_eq!(names.rule_value(&Rule { rank: Rank::NONE, id: 0 }), "deny by default");
+        assert_eq!(names.rule_value(&Rule::default()), "the default");
+        let open = RuleSet { id: 7, flags: RuleSet::OPEN_INSIDE | RuleSet::OPEN_HOST | RuleSet::HAS_RULES };
+        assert_eq!(names.set(&open), "set #7, open to own app+hosts by default, rules");
     }
 }

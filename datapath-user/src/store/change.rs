@@ -1,14 +1,17 @@
 //! Changes, and what each makes of a cluster. Pure: every engine calls the same function and writes down the result.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::model::{
     allocate::allocate,
-    app::App,
+    app::{App, Role},
     check::{self, Fault},
-    cluster::{Cluster, Reservation, Revision},
+    cluster::{Cluster, Policy, Reservation, Revision},
     endpoint::{Addresses, Endpoint, EndpointKey, Netns},
-    name::{AppName, HostName, RuleName},
+    name::{AppName, HostName, PolicyName, RoleName, RuleName},
     prefix::Prefix,
     rule::Rule,
 };
@@ -24,8 +27,14 @@ pub enum Change {
     RemoveRule(RuleRef),
     /// Adds an app, with the blocks that hosts get of it.
     AddApp(App, BTreeMap<HostName, Vec<Prefix>>),
+    /// Puts an app in the place of the one with its name, with the blocks that hosts get of it.
+    SetApp(App, BTreeMap<HostName, Vec<Prefix>>),
+    /// Adds a role to an app. One that is there already is left as it is.
+    AddRole(AppName, RoleName, Role),
     /// Takes an app away, with the hosts' blocks of it.
     RemoveApp(AppName),
+    /// Puts policies in the place of those with their names and takes others away, all as one.
+    SetPolicies(SetPolicies),
     /// Adds an endpoint of this host, or puts it in the place of the one with its name. Its addresses are kept for it.
     PutEndpoint(Endpoint),
     /// Takes an endpoint of this host away; its addresses stay kept for its name. One that is not there is gone already.
@@ -36,6 +45,15 @@ pub enum Change {
     Reserve(EndpointKey, Addresses),
     /// Keeps nothing for a name any longer.
     Release(EndpointKey),
+}
+
+/// Policies that come and go as one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetPolicies {
+    /// Those that are to be there, with their rules in order.
+    pub put: BTreeMap<PolicyName, (Policy, Vec<Rule>)>,
+    /// Those that are to go. One that is not there is gone already.
+    pub remove: BTreeSet<PolicyName>,
 }
 
 /// Which rule.
@@ -52,8 +70,10 @@ pub(super) fn apply(cluster: &Cluster, change: &Change, me: &HostName, now: Revi
     let mut next = cluster.clone();
     match change {
         Change::AddRule(rule) => {
-            if !cluster.rules.iter().any(|old| old.says_same(rule)) {
-                Arc::make_mut(&mut next.rules).push(rule.clone());
+            // Those of no policy come first.
+            let own = cluster.rules.partition_point(|rule| rule.policy.is_none());
+            if !cluster.rules[..own].iter().any(|old| old.says_same(rule)) {
+                Arc::make_mut(&mut next.rules).insert(own, rule.clone());
             }
         }
         Change::RemoveRule(which) => {
@@ -61,7 +81,10 @@ pub(super) fn apply(cluster: &Cluster, change: &Change, me: &HostName, now: Revi
             Arc::make_mut(&mut next.rules).remove(at);
         }
         Change::AddApp(app, blocks) => add_app(&mut next, app, blocks)?,
+        Change::SetApp(app, blocks) => set_app(&mut next, app, blocks)?,
+        Change::AddRole(app, name, role) => add_role(&mut next, app, name, role)?,
         Change::RemoveApp(name) => remove_app(&mut next, name)?,
+        Change::SetPolicies(policies) => set_policies(&mut next, policies),
         Change::PutEndpoint(endpoint) => {
             put_endpoint(&mut next, endpoint, me, now.next())?;
             return Ok(next);
@@ -96,10 +119,17 @@ pub(super) fn apply(cluster: &Cluster, change: &Change, me: &HostName, now: Revi
 
 /// Where a rule is among the rules.
 pub(super) fn position(cluster: &Cluster, which: &RuleRef) -> Result<usize, ChangeError> {
-    let found = match which {
-        RuleRef::Named(name) => cluster.rules.iter().position(|rule| rule.name.as_ref() == Some(name)),
-        RuleRef::Saying(rule) => cluster.rules.iter().position(|old| old.says_same(rule)),
+    let is_it = |rule: &Rule| match which {
+        RuleRef::Named(name) => rule.name.as_ref() == Some(name),
+        RuleRef::Saying(said) => rule.says_same(said),
     };
+    let mut found = cluster.rules.iter().enumerate().filter(|(_, rule)| is_it(rule)).peekable();
+    if let Some((_, Rule { policy: Some(policy), .. })) = found.peek() {
+        return Err(ChangeError::InUse(format!(
+            "the rule is of policy {policy}: change the policy's manifest and apply it"
+        )));
+    }
+    let found = found.next().map(|(at, _)| at);
     found.ok_or_else(|| {
         ChangeError::NotFound(match which {
             RuleRef::Named(name) => format!("there is no rule with the name {name}"),
@@ -124,6 +154,55 @@ fn add_app(next: &mut Cluster, app: &App, blocks: &BTreeMap<HostName, Vec<Prefix
         host.blocks.insert(app.name.clone(), blocks.clone());
     }
     Ok(())
+}
+
+fn set_app(next: &mut Cluster, app: &App, blocks: &BTreeMap<HostName, Vec<Prefix>>) -> Result<(), ChangeError> {
+    if !next.apps.contains_key(&app.name) {
+        return Err(ChangeError::NotFound(format!("there is no app {}", app.name)));
+    }
+    if let Some(host) = blocks.keys().find(|host| !next.hosts.contains_key(*host)) {
+        return Err(ChangeError::NotFound(format!("there is no host {host}")));
+    }
+    Arc::make_mut(&mut next.apps).insert(app.name.clone(), app.clone());
+    for host in Arc::make_mut(&mut next.hosts).values_mut() {
+        match blocks.get(&host.name).filter(|blocks| !blocks.is_empty()) {
+            Some(blocks) => host.blocks.insert(app.name.clone(), blocks.clone()),
+            None => host.blocks.remove(&app.name),
+        };
+    }
+    Ok(())
+}
+
+fn add_role(next: &mut Cluster, app: &AppName, name: &RoleName, role: &Role) -> Result<(), ChangeError> {
+    let unknown = || ChangeError::NotFound(format!("there is no app {app}"));
+    let apps = Arc::make_mut(&mut next.apps);
+    let roles = &mut apps.get_mut(app).ok_or_else(unknown)?.roles;
+    match roles.get(name) {
+        Some(there) if there == role => Ok(()),
+        Some(_) => Err(ChangeError::InUse(format!("app {app} has a role {name} already, which is not like this"))),
+        None => {
+            roles.insert(name.clone(), role.clone());
+            Ok(())
+        }
+    }
+}
+
+fn set_policies(next: &mut Cluster, SetPolicies { put, remove }: &SetPolicies) {
+    let policies = Arc::make_mut(&mut next.policies);
+    policies.retain(|name, _| !remove.contains(name));
+    policies.extend(put.iter().map(|(name, (policy, _))| (name.clone(), policy.clone())));
+    let stays = |policy: &PolicyName| !put.contains_key(policy) && !remove.contains(policy);
+    let mut rules: Vec<Rule> =
+        next.rules.iter().filter(|rule| rule.policy.as_ref().is_none_or(stays)).cloned().collect();
+    let of = |(name, (_, rules)): (&PolicyName, &(Policy, Vec<Rule>))| {
+        rules.iter().map(|rule| Rule { policy: Some(name.clone()), ..rule.clone() }).collect::<Vec<_>>()
+    };
+    rules.extend(put.iter().flat_map(of));
+    // In the order in which they are read again: those of no policy, then by the policies' names.
+    rules.sort_by(|a, b| a.policy.cmp(&b.policy));
+    if *next.rules != rules {
+        next.rules = Arc::new(rules);
+    }
 }
 
 fn remove_app(next: &mut Cluster, name: &AppName) -> Result<(), ChangeError> {

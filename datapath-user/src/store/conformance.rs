@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     ChangeError, Snapshot, Store,
-    change::{Change, RuleRef},
+    change::{Change, RuleRef, SetPolicies},
     file::{FileStore, Paths},
     memory::MemoryStore,
 };
 use crate::model::{
-    cluster::{Cluster, Revision},
+    cluster::{Cluster, Policy, Revision},
     endpoint::{Addresses, Endpoint, EndpointKey},
     example,
     name::HostName,
@@ -172,7 +172,7 @@ conformance! {
     async fn an_app_comes_and_goes_with_its_blocks(lab: Lab) {
         let mut wiki = example::app("wiki", &["10.3.0.0/16"], &["web", "db"]);
         wiki.set_number(77);
-        wiki.add_role("db".parse().unwrap(), Some(5));
+        wiki.roles.get_mut(&"db".parse().unwrap()).unwrap().set_number(5);
         wiki.defaults.from_apps = crate::model::app::Gate::Open;
         wiki.defaults.to_outside = crate::model::app::Gate::Closed;
         let blocks: BTreeMap<_, _> = [1, 2].map(|n| (format!("h{n}").parse().unwrap(), vec![format!("10.3.{n}.0/24").parse().unwrap()])).into();
@@ -194,6 +194,58 @@ conformance! {
         lab.change(remove()).await.unwrap();
         assert_eq!(lab.cluster(), described());
         assert!(matches!(lab.change(remove()).await, Err(ChangeError::NotFound(_))));
+    }
+
+    async fn policies_come_and_go_as_one(lab: Lab) {
+        let policy = |rules: &[&str]| (Policy::default(), rules.iter().map(|text| rule(text)).collect::<Vec<_>>());
+        let set = |put: &[(&str, &[&str])], remove: &[&str]| {
+            let put = put.iter().map(|(name, rules)| (name.parse().unwrap(), policy(rules))).collect();
+            Change::SetPolicies(SetPolicies { put, remove: remove.iter().map(|name| name.parse().unwrap()).collect() })
+        };
+        let texts = |lab: &Lab| {
+            let rules = Arc::clone(&lab.cluster().rules);
+            rules.iter().skip(2).map(|rule| format!("{}: {rule}", rule.policy.as_ref().unwrap())).collect::<Vec<_>>()
+        };
+        let first = lab.change(set(&[("b", &["allow blog -> shop", "deny host -> shop"]), ("a/x", &["allow blog -> shop"])], &[])).await.unwrap();
+        assert_eq!(texts(&lab), ["a/x: allow blog -> shop any", "b: allow blog -> shop any", "b: deny host -> shop any"]);
+        assert_eq!(lab.change(set(&[("a/x", &["allow blog -> shop"])], &["c"])).await.unwrap(), first);
+        // A loose rule stays in front, and may say the same.
+        lab.change(Change::AddRule(rule("allow blog -> shop"))).await.unwrap();
+        assert_eq!(lab.cluster().rules[2].policy, None);
+        lab.change(Change::RemoveRule(RuleRef::Saying(rule("allow blog -> shop")))).await.unwrap();
+        let error = lab.change(Change::RemoveRule(RuleRef::Saying(rule("allow blog -> shop")))).await.unwrap_err();
+        assert!(matches!(&error, ChangeError::InUse(why) if why.contains("of policy a/x")), "{error}");
+        // Half of a change is none of it.
+        let before = lab.cluster();
+        let error = lab.change(set(&[("a/x", &["deny blog -> shop"]), ("z", &["allow wiki -> shop"])], &["b"])).await.unwrap_err();
+        assert!(error.to_string().contains("there is no app wiki"), "{error}");
+        assert_eq!(lab.cluster(), before);
+        lab.change(set(&[("a/x", &["deny blog -> shop"])], &["b"])).await.unwrap();
+        assert_eq!(texts(&lab), ["a/x: deny blog -> shop any"]);
+        lab.change(set(&[], &["a/x"])).await.unwrap();
+        assert_eq!(lab.cluster(), described());
+    }
+
+    async fn an_app_is_changed_and_gets_roles(lab: Lab) {
+        let blog = lab.cluster().apps[&"blog".parse().unwrap()].clone();
+        let (name, role) = blog.make_role(&"tier=web".parse().unwrap(), &"http=tcp/80".parse().unwrap()).unwrap();
+        let add = || Change::AddRole(blog.name.clone(), name.clone(), role.clone());
+        let first = lab.change(add()).await.unwrap();
+        assert_eq!(lab.change(add()).await.unwrap(), first);
+        assert_eq!(lab.cluster().apps[&blog.name].roles[&name], role);
+        let other = crate::model::app::Role::plain(&name);
+        let error = lab.change(Change::AddRole(blog.name.clone(), name.clone(), other)).await.unwrap_err();
+        assert!(matches!(error, ChangeError::InUse(_)), "{error}");
+        let mut changed = lab.cluster().apps[&blog.name].clone();
+        changed.defaults.inside = crate::model::app::Gate::Closed;
+        changed.labels = "team=a,env=".parse().unwrap();
+        let blocks: BTreeMap<_, _> = [("h2".parse().unwrap(), vec!["10.2.2.0/24".parse().unwrap()])].into();
+        lab.change(Change::SetApp(changed.clone(), blocks)).await.unwrap();
+        assert_eq!(lab.cluster().apps[&blog.name], changed);
+        let has = |host: &str| lab.cluster().hosts[&host.parse().unwrap()].blocks_of(&blog.name).count();
+        assert_eq!((has("h1"), has("h2")), (0, 1));
+        let nobody = example::app("wiki", &["10.3.0.0/16"], &[]);
+        assert!(matches!(lab.change(Change::SetApp(nobody, BTreeMap::new())).await, Err(ChangeError::NotFound(_))));
     }
 
     async fn an_endpoint_comes_changes_and_goes_and_its_address_stays_its_own(lab: Lab) {

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use weft_common::addr::Ip;
 use weft_common::header::protocol;
 use weft_common::id::{AppId, Epoch, Identity, RoleId};
-use weft_common::policy::{Action, Direction, PeerKey, PrefixKey, Rank, Rule, RuleKey, RuleSet, SetKey};
+use weft_common::policy::{Action, Direction, PeerKey, PrefixKey, Rank, Rule, RuleKey, RuleSet, SetKey, Winner};
 
 /// `allow shop/web -> blog/db tcp/5432`, read.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +19,7 @@ struct Written {
     from: Who,
     to: Who,
     traffic: Traffic,
-    precedence: u32,
+    precedence: i32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,9 +51,6 @@ pub(crate) struct Compiled {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rules(Vec<Written>);
 
-/// What a default that is open ranks.
-const OPEN: Rank = Rank::new(0, Action::Allow);
-
 impl Rules {
     /// Reads rules; an empty line is none. The number of a rule is its line, counted from 1.
     #[track_caller]
@@ -78,11 +75,6 @@ impl Rules {
         let number = u32::try_from(tables.sets.len() + 1).expect("few sets") + epoch.0 * 1000;
         let mut lists: BTreeMap<Who, Vec<(Traffic, Rule)>> = BTreeMap::new();
         let is_closed = subject.app.is_application() && direction == Direction::Ingress;
-        if is_closed {
-            for peer in [Who::App(subject.app), Who::Exactly(AppId::HOST, RoleId::NONE)] {
-                lists.entry(peer).or_default().push((Traffic::ANY, Rule { rank: OPEN, id: 0 }));
-            }
-        }
         for (rule, id) in self.0.iter().zip(1..) {
             let (own, peer) = match direction {
                 Direction::Ingress => (rule.to, rule.from),
@@ -90,8 +82,9 @@ impl Rules {
             };
             if own.matches(subject, rule.action) {
                 let rank = Rank::new(rule.precedence, rule.action);
+                let under = if rule.precedence < Rank::UPPER { Winner { rank, id } } else { Winner::default() };
                 for peer in [Some(peer), peer.unknown(rule.action)].into_iter().flatten() {
-                    lists.entry(peer).or_default().push((rule.traffic, Rule { rank, id }));
+                    lists.entry(peer).or_default().push((rule.traffic, Rule { top: Winner { rank, id }, under }));
                 }
             }
         }
@@ -99,10 +92,10 @@ impl Rules {
         let has = |found, flag| if found { flag } else { 0 };
         let flags = has(lists.keys().any(|who| !is_prefix(who)), RuleSet::HAS_RULES)
             | has(lists.keys().any(is_prefix), RuleSet::HAS_PREFIXES)
-            | has(self.is_open_inside(subject.app), RuleSet::OPEN_INSIDE);
+            | has(self.is_open_inside(subject.app), RuleSet::FRAMES_INSIDE)
+            | if is_closed { RuleSet::OPEN_INSIDE | RuleSet::OPEN_HOST } else { RuleSet::OPEN };
         let key = SetKey { app: subject.app, role: subject.role, direction: direction as u8, slot: epoch.slot() };
-        let default = if is_closed { Rank::NONE } else { OPEN };
-        tables.sets.push((key, RuleSet { id: number, flags, default }));
+        tables.sets.push((key, RuleSet { id: number, flags }));
         for (place, (peer, rules)) in (0..).zip(&lists) {
             let list = number * 100 + place;
             let peer_key = |app, role| PeerKey { set: number, app, role, reserved: 0 };
@@ -132,10 +125,12 @@ impl Rules {
     }
 }
 
-/// Of the rules that cover all of `traffic`, the one of the greatest rank, and of those the first.
+/// Of the rules that cover all of `traffic`, those of the greatest rank, and of those the first.
 fn winner(rules: &[(Traffic, Rule)], traffic: Traffic) -> Rule {
     let covering = rules.iter().filter(|(wide, _)| wide.covers(traffic)).map(|(_, rule)| *rule);
-    covering.reduce(|best, rule| if rule.rank > best.rank { rule } else { best }).expect("it covers itself")
+    let better = |best: Winner, other: Winner| if other.rank > best.rank { other } else { best };
+    let both = |best: Rule, rule: Rule| Rule { top: better(best.top, rule.top), under: better(best.under, rule.under) };
+    covering.reduce(both).expect("it covers itself")
 }
 
 impl Who {
@@ -183,12 +178,8 @@ impl Traffic {
 
 fn read(line: &str) -> Option<Written> {
     let mut words = line.split_whitespace();
-    let action = match words.next()? {
-        "allow" => Action::Allow,
-        "deny" => Action::Deny,
-        "reject" => Action::Reject,
-        _ => return None,
-    };
+    let action = words.next()?;
+    let action = Action::ALL.into_iter().find(|known| known.name() == action)?;
     let from = who(words.next()?)?;
     if words.next()? != "->" {
         return None;

@@ -36,6 +36,10 @@ fn commands_are_read() {
         "attach|/run/netns/a|--app|shop|--role|web|--name|web-1|--ip|10.1.0.7|--ip|fd00:1::7|--ifname|eth2",
         "attach|web|--app|shop|--mac|02:00:00:00:00:07|--gateway|10.1.0.1",
         "attach|web|--app|shop|--no-default-route",
+        "attach|web|--app|shop|--label|tier=db|--label|env=|--port|http=tcp/80",
+        "label|shop/web-1|env=prod|tier-",
+        "app|set|shop|--label|team=a|--label|old-|--prefix|10.9.0.0/16|--block|h1=10.9.1.0/24|--inside|closed",
+        "why|-",
         "detach|shop/web-1",
         "detach|4711|--app|shop",
         "ps|--json",
@@ -83,7 +87,12 @@ fn what_can_not_be_is_refused_by_name() {
     check("app|add|shop|--prefix|10.0.0.1/8", "host bits are set, use 10.0.0.0/8");
     check("app|add|shop|--prefix|10.0.0.0/8|--inside|ajar", "\"ajar\" is no default");
     check("allow", "WORDS");
-    check("allow|a|b|--precedence|0", "\"0\" is no precedence");
+    check("allow|a|b|--precedence|07", "\"07\" is no precedence");
+    check("attach|a|--app|shop|--label|tier", "\"tier\" is no label");
+    check("attach|a|--app|shop|--port|http=80", "\"80\" is no protocol");
+    check("label|shop/web-1|tier", "\"tier\" is no label");
+    check("label|shop/web-1", "required");
+    check("app|set|shop|--block|h1", "\"h1\" is no block");
     check("policy|rm|#x", "is no rule number");
     check("flows|--protocol|gre", "\"gre\" is no protocol");
     check("completions|cmd", "[possible values: bash");

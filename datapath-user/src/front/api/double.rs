@@ -10,9 +10,9 @@ use tokio::sync::{Notify, mpsc};
 use super::{
     Handler,
     dto::{
-        apps::{AddApp, AppDetail, AppList, Changed, ListApps, RemoveApp, ShowApp},
+        apps::{AddApp, AppDetail, AppList, Changed, ListApps, RemoveApp, SetApp, ShowApp},
         drops::{DropList, Dropped, FollowDrops, ListDrops},
-        endpoints::{Attach, Attached, Detach, Detached, EndpointList, ListEndpoints},
+        endpoints::{Attach, Attached, Detach, Detached, EndpointList, ListEndpoints, Relabel, Relabelled},
         flows::{FlowList, ListFlows, ListTraffic, TrafficList},
         maps::{MapList, ShowMaps},
         rules::{AddRule, ListRules, Policy, RemoveRule, RuleChange, RuleList, ShowPolicy},
@@ -45,6 +45,9 @@ impl Handler for Double {
     async fn add_app(&self, _: AddApp) -> Result<Changed, Refusal> {
         Ok(example::changed())
     }
+    async fn set_app(&self, _: SetApp) -> Result<Changed, Refusal> {
+        Ok(example::changed())
+    }
     async fn remove_app(&self, _: RemoveApp) -> Result<Changed, Refusal> {
         self.removing.fetch_add(1, Ordering::SeqCst);
         self.go.notified().await;
@@ -53,6 +56,9 @@ impl Handler for Double {
     }
     async fn list_endpoints(&self, _: ListEndpoints) -> Result<EndpointList, Refusal> {
         Ok(example::endpoint_list())
+    }
+    async fn relabel(&self, _: Relabel) -> Result<Relabelled, Refusal> {
+        Ok(example::relabelled())
     }
     async fn attach(&self, request: Attach) -> Result<Attached, Refusal> {
         self.attached.lock().unwrap().push(request);

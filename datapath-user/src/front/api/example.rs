@@ -3,10 +3,10 @@
 use super::dto::{
     apps::{App, AppDetail, AppList, Changed, Defaults, Gate, Role},
     drops::{DropCount, DropList, Dropped},
-    endpoints::{Attached, Detached, Endpoint, EndpointList, Gone},
+    endpoints::{Attached, Detached, Endpoint, EndpointList, Gone, Relabelled},
     flows::{Flow, FlowList, Pair, TrafficList},
     maps::{Compared, Entry, Map, MapList},
-    rules::{HostRevision, Policy, Rule, RuleChange, RuleList},
+    rules::{Action, HostRevision, Policy, Rule, RuleChange, RuleList},
     side::{Decision, Direction, RuleMention, Side, Source, State, Volume},
     state::{
         Check, CheckResult, Degraded, Diagnosis, Gateway, HookKind, Peer, PeerList, Problem, Reconcile, Repaired,
@@ -73,7 +73,11 @@ pub(crate) fn app() -> App {
         name: text("shop"),
         number: 4711,
         prefixes: texts(&["10.1.0.0/16", "fd00:1::/64"]),
-        roles: vec![Role { name: text("db"), number: 2 }, Role { name: text("web"), number: 1 }],
+        labels: text("team=a"),
+        roles: vec![
+            Role { name: text("db"), number: 2, labels: text("tier=db"), ports: text("pg=tcp/5432") },
+            Role { name: text("web"), number: 1, labels: text("role=web"), ports: String::new() },
+        ],
         defaults: defaults(),
         endpoints: 3,
     }
@@ -84,6 +88,7 @@ pub(crate) fn app_list() -> AppList {
         name: text("blog"),
         number: 16,
         prefixes: texts(&["10.2.0.0/16"]),
+        labels: String::new(),
         roles: Vec::new(),
         defaults: Defaults { inside: Gate::Closed, from_host: Gate::Closed, to_outside: Gate::Closed, ..defaults() },
         endpoints: 0,
@@ -110,6 +115,18 @@ pub(crate) fn attached() -> Attached {
         gateways: texts(&["10.1.0.1", "fd00:1::1"]),
         link: text("weftabcdefghijk"),
         was_there: false,
+    }
+}
+
+pub(crate) fn relabelled() -> Relabelled {
+    Relabelled {
+        name: text("web-1"),
+        app: text("shop"),
+        role: Some(text("env-prod.tier-web")),
+        labels: text("env=prod,tier=web"),
+        changed: true,
+        revision: 42,
+        in_force: true,
     }
 }
 
@@ -148,23 +165,27 @@ pub(crate) fn rule_list() -> RuleList {
     let allow = Rule {
         id: Some(7),
         name: Some(text("to-db")),
-        action: Decision::Allow,
+        action: Action::Allow,
         from: text("shop/web"),
         to: text("blog/db"),
         what: text("tcp/5432"),
+        on: None,
         precedence: 1000,
         text: mention().text,
+        policy: Some(text("blog")),
         source: Some(source()),
     };
     let deny = Rule {
         id: None,
         name: None,
-        action: Decision::Deny,
+        action: Action::Deny,
         from: text("shop"),
         to: text("outside"),
         what: text("any"),
+        on: Some(Direction::Egress),
         precedence: 2000,
-        text: text("deny shop -> outside any precedence 2000"),
+        text: text("deny shop -> outside any on egress precedence 2000"),
+        policy: None,
         source: None,
     };
     RuleList { rules: vec![allow, deny], revision: 42 }

@@ -19,9 +19,9 @@ use tokio::sync::mpsc;
 
 use self::{
     dto::{
-        apps::{AddApp, AppDetail, AppList, Changed, ListApps, RemoveApp, ShowApp},
+        apps::{AddApp, AppDetail, AppList, Changed, ListApps, RemoveApp, SetApp, ShowApp},
         drops::{DropList, Dropped, FollowDrops, ListDrops},
-        endpoints::{Attach, Attached, Detach, Detached, EndpointList, ListEndpoints},
+        endpoints::{Attach, Attached, Detach, Detached, EndpointList, ListEndpoints, Relabel, Relabelled},
         flows::{FlowList, ListFlows, ListTraffic, TrafficList},
         maps::{MapList, ShowMaps},
         rules::{AddRule, ListRules, Policy, RemoveRule, RuleChange, RuleList, ShowPolicy},
@@ -74,10 +74,12 @@ calls! {
     "/v1/app/list" Reads ListApps => AppList;
     "/v1/app/show" Reads ShowApp => AppDetail;
     "/v1/app/add" Changes AddApp => Changed;
+    "/v1/app/set" Changes SetApp => Changed;
     "/v1/app/remove" Changes RemoveApp => Changed;
     "/v1/endpoint/list" Reads ListEndpoints => EndpointList;
     "/v1/endpoint/attach" Changes Attach => Attached;
     "/v1/endpoint/detach" Changes Detach => Detached;
+    "/v1/endpoint/label" Changes Relabel => Relabelled;
     "/v1/rule/list" Reads ListRules => RuleList;
     "/v1/rule/add" Changes AddRule => RuleChange;
     "/v1/rule/remove" Changes RemoveRule => RuleChange;
@@ -104,6 +106,8 @@ pub trait Handler: Send + Sync + 'static {
     fn show_app(&self, request: ShowApp) -> impl Future<Output = Result<AppDetail, Refusal>> + Send;
     /// Adds an app.
     fn add_app(&self, request: AddApp) -> impl Future<Output = Result<Changed, Refusal>> + Send;
+    /// Changes an app.
+    fn set_app(&self, request: SetApp) -> impl Future<Output = Result<Changed, Refusal>> + Send;
     /// Removes an app that has no endpoints.
     fn remove_app(&self, request: RemoveApp) -> impl Future<Output = Result<Changed, Refusal>> + Send;
     /// The endpoints of this host.
@@ -112,6 +116,8 @@ pub trait Handler: Send + Sync + 'static {
     fn attach(&self, request: Attach) -> impl Future<Output = Result<Attached, Refusal>> + Send;
     /// Takes endpoints away. Nothing to take is no error.
     fn detach(&self, request: Detach) -> impl Future<Output = Result<Detached, Refusal>> + Send;
+    /// Changes the labels of an endpoint of this host.
+    fn relabel(&self, request: Relabel) -> impl Future<Output = Result<Relabelled, Refusal>> + Send;
     /// All rules, in the order in which they were written.
     fn list_rules(&self, request: ListRules) -> impl Future<Output = Result<RuleList, Refusal>> + Send;
     /// Adds a rule. One that is there already is no error.

@@ -5,10 +5,14 @@
 mod endpoints;
 mod ranges;
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    net::IpAddr,
+};
 
 use super::{
-    app::App,
+    app::{App, Role},
     cluster::Cluster,
     endpoint::EndpointKey,
     host::Host,
@@ -110,7 +114,7 @@ impl Faults {
     fn roles(&mut self, cluster: &Cluster) {
         for App { name: app, roles, .. } in cluster.apps.values() {
             let mut seen = BTreeMap::new();
-            for (name, number) in roles {
+            for (name, Role { number, .. }) in roles {
                 let place = || Place::Role(app.clone(), name.clone());
                 if weft_common::id::RoleId::new(number.0).is_none() {
                     self.push(place(), format!("role {app}/{name}: number {} is not from 1 to 65533", number.0));
@@ -156,7 +160,7 @@ impl Faults {
     }
 
     fn rules(&mut self, cluster: &Cluster) {
-        let mut said = BTreeMap::new();
+        let mut said = HashMap::new();
         let mut named = BTreeMap::new();
         for (at, rule) in cluster.rules.iter().enumerate() {
             for side in [&rule.from, &rule.to] {
@@ -164,13 +168,17 @@ impl Faults {
                     self.push(Place::Rule(at), format!("rule `{rule}`: {what}"));
                 }
             }
-            if let Some(first) = said.insert((&rule.action, &rule.from, &rule.to, &rule.traffic, rule.precedence), at) {
+            // Two policies may say the same: each can go without the other.
+            if let Some(first) = said.insert((&rule.policy, rule.statement().to_string()), at) {
                 self.push(
                     Place::Rule(at),
                     format!("rule `{rule}` says what rule `{}` says: remove one", cluster.rules[first]),
                 );
             }
-            if let Some(first) = rule.name.as_ref().and_then(|name| named.insert(name, at)) {
+            if let Some(policy) = rule.policy.as_ref().filter(|policy| !cluster.policies.contains_key(*policy)) {
+                self.push(Place::Rule(at), format!("rule `{rule}` is of policy {policy}, which there is not"));
+            }
+            if let Some(first) = rule.name.as_ref().and_then(|name| named.insert((&rule.policy, name), at)) {
                 self.push(Place::Rule(at), format!("rules `{}` and `{rule}` have the same name", cluster.rules[first]));
             }
         }
@@ -183,14 +191,16 @@ fn known(cluster: &Cluster, selector: &Selector) -> Result<(), String> {
         return Err(format!("there is no app {name}: the apps are {}", list(cluster.apps.keys())));
     };
     match selector {
-        Selector::Role(_, role) if !app.roles.contains_key(role) => {
+        Selector::Role(_, role) if !app.roles.iter().any(|(own, known)| known.is_called(own, role)) => {
             Err(format!("app {name} has no role {role}: its roles are {}", list(app.roles.keys())))
         }
         Selector::App(_)
         | Selector::Role(..)
+        | Selector::Labelled(_)
         | Selector::Host
         | Selector::Outside
         | Selector::Any
+        | Selector::Everyone
         | Selector::Net(_) => Ok(()),
     }
 }

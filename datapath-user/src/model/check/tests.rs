@@ -47,11 +47,13 @@ fn numbers_belong_to_one() {
     let reserved = faults(|cluster| app(cluster, "shop", |shop| shop.number = weft_common::id::AppId(15)));
     assert_eq!(reserved, ["app shop: number 15 is not from 16 to 16777215"]);
     let roles = faults(|cluster| {
-        app(cluster, "shop", |shop| shop.roles.values_mut().for_each(|role| *role = weft_common::id::RoleId(7)));
+        app(cluster, "shop", |shop| shop.roles.values_mut().for_each(|role| role.number = weft_common::id::RoleId(7)));
     });
     assert_eq!(roles, ["roles shop/db and shop/web have the same number 7: give one of them another `number`"]);
     let role = faults(|cluster| {
-        app(cluster, "blog", |blog| blog.roles.values_mut().for_each(|role| *role = weft_common::id::RoleId::ANY));
+        app(cluster, "blog", |blog| {
+            blog.roles.values_mut().for_each(|role| role.number = weft_common::id::RoleId::ANY);
+        });
     });
     assert_eq!(role, ["role blog/db: number 65534 is not from 1 to 65533"]);
 }

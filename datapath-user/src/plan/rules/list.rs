@@ -1,14 +1,15 @@
 //! Lists: what the rules about one class of peers come to, for every protocol and port.
 //!
 //! A list is searched by longest prefix, so a narrower entry hides every wider one. Invariant: the entry that
-//! is found for a protocol and port carries the rule that wins among all candidates that cover it.
+//! is found for a protocol and port carries the rules that win among all candidates that cover it, and among those of
+//! them that are below the upper tier.
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
 };
 
-use weft_common::policy::{Rank, Rule, RuleKey};
+use weft_common::policy::{Rank, Rule, RuleKey, Winner};
 
 use crate::model::traffic::Region;
 
@@ -26,10 +27,8 @@ pub struct Line {
     pub port: u16,
     /// How many bits of protocol and port count: 0, 8, or 8 and some of the port.
     pub bits: u8,
-    /// The winner's.
-    pub rank: Rank,
-    /// The winner's.
-    pub id: u32,
+    /// The winners.
+    pub rule: Rule,
 }
 
 /// A rule as a list sees it.
@@ -61,9 +60,9 @@ impl Line {
 
     /// As the table of rules holds it, in list `list`.
     pub(super) fn entry(&self, list: u32) -> ((u32, RuleKey), Rule) {
-        let Self { protocol, port, bits, rank, id } = *self;
+        let Self { protocol, port, bits, rule } = *self;
         let key = RuleKey { list, protocol, port: port.to_be_bytes(), reserved: 0 };
-        ((Self::IN_FRONT + u32::from(bits), key), Rule { rank, id })
+        ((Self::IN_FRONT + u32::from(bits), key), rule)
     }
 }
 
@@ -74,13 +73,7 @@ pub(in super::super) fn read(rules: &BTreeMap<(u32, RuleKey), Rule>) -> impl Ite
         // A length that no list has is drift: capped, it equals no content that a plan makes.
         let bits = u8::try_from(len.saturating_sub(Line::IN_FRONT)).unwrap_or(u8::MAX);
         let port = u16::from_be_bytes(key.port);
-        lists.entry(key.list).or_default().push(Line {
-            protocol: key.protocol,
-            port,
-            bits,
-            rank: rule.rank,
-            id: rule.id,
-        });
+        lists.entry(key.list).or_default().push(Line { protocol: key.protocol, port, bits, rule: *rule });
     }
     lists.into_iter().map(|(number, mut list)| {
         list.sort_unstable();
@@ -91,20 +84,50 @@ pub(in super::super) fn read(rules: &BTreeMap<(u32, RuleKey), Rule>) -> impl Ite
 impl Content for List {
     fn hash(&self) -> u64 {
         let words = |line: &Line| {
-            let Line { protocol, port, bits, rank, id } = *line;
+            let Line { protocol, port, bits, rule: Rule { top, under } } = *line;
             let [high, low] = port.to_be_bytes();
-            [u32::from_be_bytes([protocol, high, low, bits]), rank.0, id]
+            [u32::from_be_bytes([protocol, high, low, bits]), top.rank.0, top.id, under.rank.0, under.id]
         };
         hash_words(self.iter().flat_map(words))
+    }
+}
+
+/// The best of some candidates: of all, and of those below the upper tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Best {
+    top: Option<(Merit, u32)>,
+    under: Option<(Merit, u32)>,
+}
+
+impl Best {
+    fn of<'a, 'b: 'a>(candidates: impl IntoIterator<Item = &'a Candidate<'b>>) -> Self {
+        candidates.into_iter().fold(Self::default(), |best, candidate| best.or(Self::one(candidate)))
+    }
+
+    fn one(candidate: &Candidate<'_>) -> Self {
+        let top = Some((candidate.merit, candidate.id));
+        Self { top, under: top.filter(|(merit, _)| !merit.rank.is_upper()) }
+    }
+
+    /// The better of both in each tier. Nobody is better than somebody.
+    fn or(self, other: Self) -> Self {
+        Self { top: self.top.max(other.top), under: self.under.max(other.under) }
+    }
+
+    fn line(self, protocol: u8, port: u16, bits: u8) -> Line {
+        let winner = |best: Option<(Merit, u32)>| {
+            best.map_or_else(Winner::default, |(Merit { rank, .. }, id)| Winner { rank, id })
+        };
+        Line { protocol, port, bits, rule: Rule { top: winner(self.top), under: winner(self.under) } }
     }
 }
 
 /// The list that candidates come to.
 pub(super) fn flatten(candidates: &[Candidate<'_>]) -> List {
     let mut lines = List::new();
-    let any = best(candidates.iter().filter(|candidate| candidate.regions.is_none()));
-    if let Some(any) = any {
-        lines.push(Line { protocol: 0, port: 0, bits: 0, rank: any.merit.rank, id: any.id });
+    let any = Best::of(candidates.iter().filter(|candidate| candidate.regions.is_none()));
+    if any != Best::default() {
+        lines.push(any.line(0, 0, 0));
     }
     let regions = || candidates.iter().filter_map(|candidate| Some((candidate, candidate.regions?)));
     let protocols: BTreeSet<u8> = regions().flat_map(|(_, regions)| regions).map(|region| region.protocol).collect();
@@ -114,56 +137,49 @@ pub(super) fn flatten(candidates: &[Candidate<'_>]) -> List {
             .flat_map(|(candidate, regions)| regions.iter().filter_map(ports).map(move |ports| (ports, candidate)))
             .collect();
         let whole = parts.iter().filter(|(ports, _)| *ports == (0..=u16::MAX)).map(|(_, candidate)| *candidate);
-        let base = best(whole.chain(any));
-        if let Some(base) = base.filter(|base| any.is_none_or(|any| any.merit != base.merit)) {
-            lines.push(Line { protocol, port: 0, bits: 8, rank: base.merit.rank, id: base.id });
+        let base = Best::of(whole).or(any);
+        if base != any {
+            lines.push(base.line(protocol, 0, 8));
         }
-        let above = |candidate: &Candidate<'_>| base.is_none_or(|base| candidate.merit > base.merit);
+        let adds = |candidate: &Candidate<'_>| base.or(Best::one(candidate)) != base;
         let mut edges: BTreeMap<u32, Vec<&Candidate<'_>>> = BTreeMap::new();
-        for (ports, candidate) in parts.iter().filter(|(_, candidate)| above(candidate)) {
+        for (ports, candidate) in parts.iter().filter(|(_, candidate)| adds(candidate)) {
             for edge in [u32::from(*ports.start()), u32::from(*ports.end()) + 1] {
                 edges.entry(edge).or_default().push(candidate);
             }
         }
-        segments(edges, |from, to, winner| {
-            for (port, bits) in blocks(from, to) {
-                lines.push(Line { protocol, port, bits: 8 + bits, rank: winner.merit.rank, id: winner.id });
-            }
+        segments(edges, base, |from, to, best| {
+            lines.extend(blocks(from, to).map(|(port, bits)| best.line(protocol, port, 8 + bits)));
         });
     }
     lines.sort_unstable();
     lines
 }
 
-fn best<'a, 'b>(candidates: impl Iterator<Item = &'a Candidate<'b>>) -> Option<&'a Candidate<'b>>
-where
-    'b: 'a,
-{
-    candidates.max_by_key(|candidate| candidate.merit)
-}
-
-/// Calls `found` with each longest stretch of ports that has one winner: from, the port after its last, and who.
-/// A candidate is at the edges where it starts and ends to cover.
-fn segments<'a, 'b: 'a>(
-    edges: BTreeMap<u32, Vec<&'a Candidate<'b>>>,
-    mut found: impl FnMut(u32, u32, &'a Candidate<'b>),
-) {
-    let mut active: BTreeMap<Merit, &Candidate<'_>> = BTreeMap::new();
-    let mut open: Option<(u32, &'a Candidate<'b>)> = None;
+/// Calls `found` with each longest stretch of ports that is not decided by `base` alone: from, the port after its last,
+/// and by whom. A candidate is at the edges where it starts and ends to cover.
+fn segments(edges: BTreeMap<u32, Vec<&Candidate<'_>>>, base: Best, mut found: impl FnMut(u32, u32, Best)) {
+    // Who covers, by merit: of all, and of those below the upper tier.
+    let mut active: [BTreeMap<Merit, u32>; 2] = Default::default();
+    let (mut start, mut best) = (0, base);
     for (edge, candidates) in edges {
         for candidate in candidates {
-            if active.remove(&candidate.merit).is_none() {
-                active.insert(candidate.merit, candidate);
+            let tiers = if candidate.merit.rank.is_upper() { 1 } else { 2 };
+            for active in &mut active[..tiers] {
+                if active.remove(&candidate.merit).is_none() {
+                    active.insert(candidate.merit, candidate.id);
+                }
             }
         }
-        let winner = active.last_key_value().map(|(_, winner)| *winner);
-        if let Some((from, before)) = open {
-            if winner.is_some_and(|winner| winner.merit == before.merit) {
-                continue;
+        let [top, under] = &active;
+        let last = |active: &BTreeMap<Merit, u32>| active.last_key_value().map(|(merit, id)| (*merit, *id));
+        let now = base.or(Best { top: last(top), under: last(under) });
+        if now != best {
+            if best != base {
+                found(start, edge, best);
             }
-            found(from, edge, before);
+            (start, best) = (edge, now);
         }
-        open = winner.map(|winner| (edge, winner));
     }
 }
 
@@ -185,17 +201,19 @@ mod tests {
     use weft_common::policy::Action;
 
     use super::*;
-    use crate::model::rule::Rule as Written;
+    use crate::model::{rule::Rule as Written, traffic::NamedPorts};
 
     /// `expect` has a line for each entry: protocol, port/bits and the rule's position, from 1.
     fn check(rules: &[&str], expect: &[&str]) {
         let rules: Vec<Written> = rules
             .iter()
             .map(|text| {
-                format!("{text} precedence 5").replace("precedence 9 precedence 5", "precedence 9").parse().unwrap()
+                let text =
+                    if text.contains("precedence") { (*text).to_owned() } else { format!("{text} precedence 5") };
+                text.parse().unwrap()
             })
             .collect();
-        let regions: Vec<_> = rules.iter().map(|rule| rule.traffic.regions()).collect();
+        let regions: Vec<_> = rules.iter().map(|rule| rule.traffic.regions(&NamedPorts::default())).collect();
         let candidates: Vec<_> = rules
             .iter()
             .zip(&regions)
@@ -220,7 +238,12 @@ mod tests {
                     8 => line.protocol.to_string(),
                     bits => format!("{}:{}/{}", line.protocol, line.port, bits - 8),
                 };
-                format!("{place} {}", line.id)
+                let Rule { top, under } = line.rule;
+                if top == under {
+                    format!("{place} {}", top.id)
+                } else {
+                    format!("{place} {} over {}", top.id, under.id)
+                }
             })
             .collect();
         assert_eq!(found, expect, "{rules:?}");
@@ -272,10 +295,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_below_the_upper_tier_is_known_beside_what_wins() {
+        let upper = "precedence 16777216";
+        let of = |rules: &[&str], expect: &[&str]| {
+            let rules: Vec<_> = rules.iter().map(|rule| rule.replace("upper", upper)).collect();
+            check(&rules.iter().map(String::as_str).collect::<Vec<_>>(), expect);
+        };
+        of(&["pass a -> b upper", "deny a -> b tcp"], &["any 1 over 0", "6 1 over 2"]);
+        of(&["allow a -> b", "pass a -> b tcp/80 upper"], &["any 1", "6:80/16 2 over 1"]);
+        of(&["allow a -> b tcp/80", "deny a -> b tcp/80-81 upper"], &["6:80/16 2 over 1", "6:81/16 2 over 0"]);
+        // A winner above and another below cover different ports.
+        of(
+            &["pass a -> b tcp/80 upper", "deny a -> b tcp/80-81", "allow a -> b"],
+            &["any 3", "6:80/16 1 over 2", "6:81/16 2"],
+        );
+    }
+
+    fn rule(action: Action, id: u32) -> Rule {
+        let winner = Winner { rank: Rank::new(5, action), id };
+        Rule { top: winner, under: winner }
+    }
+
+    #[test]
     fn a_list_is_read_back_from_its_table() {
         let list = vec![
-            Line { protocol: 0, port: 0, bits: 0, rank: Rank::new(5, Action::Allow), id: 1 },
-            Line { protocol: 6, port: 80, bits: 24, rank: Rank::new(5, Action::Deny), id: 2 },
+            Line { protocol: 0, port: 0, bits: 0, rule: rule(Action::Allow, 1) },
+            Line { protocol: 6, port: 80, bits: 24, rule: rule(Action::Deny, 2) },
         ];
         let table = list.iter().map(|line| line.entry(77)).collect();
         assert_eq!(read(&table).collect::<Vec<_>>(), [(list, 77)]);

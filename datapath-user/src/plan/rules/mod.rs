@@ -4,30 +4,33 @@
 //!
 //! A packet passes when the rules of its source let it out and the rules of its destination let it in.
 //! - A rule `X -> Y` is one of the egress rules of every subject that `X` matches, about peers `Y`, and one of
-//!   the ingress rules of every subject that `Y` matches, about peers `X`.
+//!   the ingress rules of every subject that `Y` matches, about peers `X`; `on ingress` or `on egress` it is only the one.
 //! - A prefix matches peers by their address, whoever has it; it matches no subject, because an address does not
 //!   say who somebody is. So `shop -> 10.2.0.9/32` lets shop out, and whether blog, whose address it is, lets it
 //!   in is for blog's own rules to say.
-//! - Of the rules that match, the greatest rank wins: precedence, then reject over deny over allow. Where none
+//! - Labels select roles: the endpoints of a role have the same labels. A named port is the port that the receiving
+//!   role has under that name; who has none, and a prefix, has no such port.
+//! - Of the rules that match, the greatest rank wins: precedence, then reject over deny over allow over pass. Where none
 //!   matches the default holds. Of equal ranks, the one reported is the one that names the peer most closely
 //!   (role, app, `any`, longer prefix, in this order), then the subject, then the traffic, then the first.
+//! - A pass in the upper tier hands the question to the rules below that tier, one below 0 to the defaults.
 //! - Defaults: who may come in is the receiving app's to say (`inside`, `from_apps`, `from_host`; from outside
 //!   nobody), who may go out to the outside and to the hosts is the sending app's (`to_outside`); towards
 //!   endpoints it is open. Hosts and the outside have no defaults of their own: they are open.
-//! - [`RoleId::UNKNOWN`] is an endpoint that may have any role of its app: a rule about one role matches it if
-//!   the rule allows, and does not if it denies or rejects. The host that has the endpoint decides with the role.
+//! - [`weft_common::id::RoleId::UNKNOWN`] is an endpoint that may have any role of its app. A rule about some roles says of it that it
+//!   may pass, whatever it says of them, but for a deny, which says nothing of it: the host that has the endpoint
+//!   decides with the role, and answers what is to be rejected.
 //!
 //! What is neither IP nor ARP no rule can speak of. It passes inside an app that is open inside
-//! ([`RuleSet::OPEN_INSIDE`]) when no rule speaks of that inside at all, and nowhere else.
+//! ([`RuleSet::FRAMES_INSIDE`]) when no rule speaks of that inside at all, and nowhere else.
 //!
 //! # How
 //!
-//! A default is the set's own where it can be, else an entry of rank 0: [`Rank::NONE`] is closed and below every
-//! entry, an entry that allows at precedence 0 beats it, one that denies at precedence 0 beats that, and any
-//! rule beats all three. Such entries have rule number 0.
-//!
-//! Equal lists are one list, equal sets one set; see [`super::ids`] for their numbers.
+//! What a rule matches is a number of classes: an app with a role, with any, every app, the hosts, the outside. Lists
+//! hold the rules of a subject about one class; defaults are flags of a set. Equal lists are one list, equal sets one
+//! set; see [`super::ids`] for their numbers.
 
+mod classes;
 pub mod list;
 mod prefixes;
 pub mod set;
@@ -40,8 +43,8 @@ use std::{
 };
 
 use weft_common::{
-    id::{AppId, RoleId},
-    policy::{Direction, PeerKey, PrefixKey, Rank, Rule, RuleKey, RuleSet, SetKey},
+    id::AppId,
+    policy::{Direction, PeerKey, PrefixKey, Rule, RuleKey, RuleSet, SetKey},
 };
 
 use crate::model::{
@@ -49,11 +52,10 @@ use crate::model::{
     cluster::Cluster,
     name::AppName,
     rule,
-    selector::{Net, Selector},
-    traffic::Region,
 };
 
 use super::ids::{Ids, PolicyIds};
+use classes::{Class, Prepared, Side, prepare};
 use list::{Candidate, List, Merit};
 use set::Set;
 
@@ -88,8 +90,7 @@ pub(super) fn compile(cluster: &Cluster, before: &Ids) -> (Policy, PolicyIds) {
     let numbers: Vec<u32> = statements.iter().map(|text| rules.of(text).unwrap_or_default()).collect();
     let names = numbers.iter().copied().zip(cluster.rules.iter().cloned()).collect();
 
-    let regions: Vec<_> = cluster.rules.iter().map(|rule| rule.traffic.regions()).collect();
-    let prepared = prepare(cluster, &numbers, &regions);
+    let prepared = prepare(cluster, &numbers);
     let mut compiler = Compiler::new(&prepared);
     let drafts = subjects::drafts(cluster, &prepared, &mut compiler);
 
@@ -104,15 +105,15 @@ pub(super) fn compile(cluster: &Cluster, before: &Ids) -> (Policy, PolicyIds) {
     let sets = before.policy.sets.next(filled.iter().filter(|set| **set != Set::default()).cloned());
     let set_numbers: Vec<u32> = filled.iter().map(|set| sets.of(set).unwrap_or_default()).collect();
     let each = || filled.iter().zip(&set_numbers);
-    let open_inside = open_inside(cluster, &prepared);
+    let frames_inside = frames_inside(cluster, &prepared);
     let policy = Policy {
         sets: drafts
             .of
             .iter()
             .map(|(key, at)| {
-                let inside = if open_inside.contains(&key.app) { RuleSet::OPEN_INSIDE } else { 0 };
-                let (flags, default) = (filled[*at].flags() | inside, drafts.distinct[*at].default);
-                (*key, RuleSet { id: set_numbers[*at], flags, default })
+                let inside = if frames_inside.contains(&key.app) { RuleSet::FRAMES_INSIDE } else { 0 };
+                let flags = filled[*at].flags() | drafts.distinct[*at].open | inside;
+                (*key, RuleSet { id: set_numbers[*at], flags })
             })
             .collect(),
         peer_lists: each().flat_map(|(set, number)| set.peer_entries(*number)).collect(),
@@ -132,115 +133,20 @@ impl Policy {
     }
 }
 
-/// A rule with numbers in the place of names.
-struct Prepared<'a> {
-    id: u32,
-    rank: Rank,
-    from: Side<'a>,
-    to: Side<'a>,
-    regions: Option<&'a [Region]>,
-    width: u64,
-}
-
-/// A selector with numbers in the place of names.
-#[derive(Clone, Copy)]
-enum Side<'a> {
-    Role(AppId, RoleId),
-    App(AppId),
-    Any,
-    Host,
-    Outside,
-    Net(&'a Net),
-    /// It names what there is not.
-    Nobody,
-}
-
-fn prepare<'a>(cluster: &'a Cluster, numbers: &[u32], regions: &'a [Option<Vec<Region>>]) -> Vec<Prepared<'a>> {
-    let each = cluster.rules.iter().zip(numbers).zip(regions);
-    let prepared = each.map(|((rule, id), regions)| {
-        let regions = regions.as_deref();
-        let (from, to) = (Side::of(cluster, &rule.from), Side::of(cluster, &rule.to));
-        Prepared { id: *id, rank: rule.rank(), from, to, regions, width: width(regions) }
-    });
-    prepared.collect()
-}
-
 /// The apps that are open inside and whose inside no rule speaks of, whatever it says and of whichever traffic.
-fn open_inside(cluster: &Cluster, rules: &[Prepared<'_>]) -> BTreeSet<AppId> {
-    let speaks_of = |rule: &Prepared<'_>, app: &App| [rule.from, rule.to].iter().all(|side| side.may_be_of(app));
+fn frames_inside(cluster: &Cluster, rules: &[Prepared<'_>]) -> BTreeSet<AppId> {
+    let speaks_of = |rule: &Prepared<'_>, app: &App| [&rule.from, &rule.to].iter().all(|side| side.may_be_of(app));
     let is_open = |app: &&App| app.defaults.inside == Gate::Open && !rules.iter().any(|rule| speaks_of(rule, app));
     cluster.apps.values().filter(is_open).map(|app| app.number).collect()
-}
-
-/// How many protocols and ports a rule speaks of.
-fn width(regions: Option<&[Region]>) -> u64 {
-    let ports = |region: &Region| u64::from(*region.ports.end()) - u64::from(*region.ports.start()) + 1;
-    regions.map_or(u64::MAX, |regions| regions.iter().map(ports).sum())
-}
-
-impl<'a> Side<'a> {
-    fn of(cluster: &Cluster, selector: &'a Selector) -> Self {
-        let app = |name: &AppName| cluster.apps.get(name);
-        match selector {
-            Selector::App(name) => app(name).map_or(Self::Nobody, |app| Self::App(app.number)),
-            Selector::Role(name, role) => {
-                let found = app(name).and_then(|app| Some(Self::Role(app.number, *app.roles.get(role)?)));
-                found.unwrap_or(Self::Nobody)
-            }
-            Selector::Any => Self::Any,
-            Selector::Host => Self::Host,
-            Selector::Outside => Self::Outside,
-            Selector::Net(net) => Self::Net(net),
-        }
-    }
-
-    /// Whether it matches some endpoint of an app, or some address that one may have.
-    fn may_be_of(self, app: &App) -> bool {
-        match self {
-            Self::Role(number, _) | Self::App(number) => number == app.number,
-            Self::Any => true,
-            Self::Net(net) => app
-                .prefixes
-                .iter()
-                .any(|own| net.prefix().overlaps(own) && !net.except().iter().any(|hole| hole.covers(own))),
-            Self::Host | Self::Outside | Self::Nobody => false,
-        }
-    }
-
-    /// How closely it names a subject.
-    fn closeness(self) -> u8 {
-        match self {
-            Self::Role(..) => 3,
-            Self::App(_) | Self::Host | Self::Outside => 2,
-            Self::Any => 1,
-            Self::Net(_) | Self::Nobody => 0,
-        }
-    }
-}
-
-impl Prepared<'_> {
-    /// Whose rule set of `direction` it is in, and about whom.
-    fn sides(&self, direction: Direction) -> (Side<'_>, Side<'_>) {
-        match direction {
-            Direction::Egress => (self.from, self.to),
-            Direction::Ingress => (self.to, self.from),
-        }
-    }
-}
-
-/// What a list is made of: a rule, by position, or a default.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Part {
-    Default(Rank),
-    Rule(usize),
 }
 
 /// A set whose lists have no numbers yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Draft {
-    default: Rank,
+    /// Flags of a [`RuleSet`]: what holds where no rule speaks.
+    open: u32,
     /// Positions in [`Compiler::lists`].
-    peers: Vec<((AppId, RoleId), usize)>,
+    peers: Vec<(Class, usize)>,
     prefixes: Vec<((u32, weft_common::addr::Ip), usize)>,
 }
 
@@ -258,9 +164,9 @@ struct Compiler<'a> {
     rules: &'a [Prepared<'a>],
     lists: Vec<List>,
     known: HashMap<List, usize>,
-    /// What was made already, of one part and of several. Of one nothing depends on the direction.
-    single: HashMap<Part, usize>,
-    several: [HashMap<Vec<Part>, usize>; 2],
+    /// What was made already, of one rule and of several, by position. Of one nothing depends on the direction.
+    single: HashMap<usize, usize>,
+    several: [HashMap<Vec<usize>, usize>; 2],
 }
 
 impl<'a> Compiler<'a> {
@@ -274,8 +180,8 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// The position of the list that `parts` come to.
-    fn list(&mut self, direction: Direction, parts: Vec<Part>) -> usize {
+    /// The position of the list that the rules at `parts` come to.
+    fn list(&mut self, direction: Direction, parts: Vec<usize>) -> usize {
         let several = direction as usize;
         let done = match parts.as_slice() {
             [part] => self.single.get(part),
@@ -297,26 +203,22 @@ impl<'a> Compiler<'a> {
         at
     }
 
-    fn candidate(&self, direction: Direction, part: Part) -> Candidate<'_> {
-        let (merit, id, regions) = match part {
-            Part::Default(rank) => {
-                (Merit { rank, peer_bits: 0, subject: 0, width: Reverse(u64::MAX), at: Reverse(usize::MAX) }, 0, None)
-            }
-            Part::Rule(at) => {
-                let rule = &self.rules[at];
-                let (subject, peer) = rule.sides(direction);
-                let peer_bits = match peer {
-                    Side::Net(net) => net.prefix().len(),
-                    Side::Role(..) | Side::App(_) | Side::Any | Side::Host | Side::Outside | Side::Nobody => 0,
-                };
-                let subject = subject.closeness();
-                (
-                    Merit { rank: rule.rank, peer_bits, subject, width: Reverse(rule.width), at: Reverse(at) },
-                    rule.id,
-                    rule.regions,
-                )
-            }
+    fn candidate(&self, direction: Direction, at: usize) -> Candidate<'_> {
+        let rule = &self.rules[at];
+        let peer_bits = match rule.sides(direction).1 {
+            Side::Net(net) => net.prefix().len(),
+            Side::Classes(_) => 0,
         };
-        Candidate { merit, id, regions }
+        let subject = rule.closeness[direction as usize];
+        let regions = rule.regions.as_deref();
+        let merit = Merit { rank: rule.rank, peer_bits, subject, width: Reverse(rule.width), at: Reverse(at) };
+        Candidate { merit, id: rule.id, regions }
     }
+}
+
+/// How many protocols and ports a rule speaks of.
+fn width(regions: Option<&[crate::model::traffic::Region]>) -> u64 {
+    let ports =
+        |region: &crate::model::traffic::Region| u64::from(*region.ports.end()) - u64::from(*region.ports.start()) + 1;
+    regions.map_or(u64::MAX, |regions| regions.iter().map(ports).sum())
 }

@@ -7,15 +7,19 @@ use std::collections::{BTreeMap, HashMap};
 
 use weft_common::{
     id::{AppId, Identity, RoleId},
-    policy::{Action, Direction, Rank, SetKey},
+    policy::{Direction, RuleSet, SetKey},
 };
 
 use crate::model::{
-    app::{App, Gate},
+    app::{App, Defaults, Gate},
     cluster::Cluster,
 };
 
-use super::{Compiler, Draft, Part, Prepared, Side, prefixes};
+use super::{
+    Compiler, Draft,
+    classes::{ANY, HOST, OUTSIDE, Prepared, Side},
+    prefixes,
+};
 
 /// The sets of all subjects.
 pub(super) struct Drafts {
@@ -23,13 +27,6 @@ pub(super) struct Drafts {
     pub(super) of: BTreeMap<SetKey, usize>,
     pub(super) distinct: Vec<Draft>,
 }
-
-/// Every app, as a peer.
-const ANY: (AppId, RoleId) = (AppId::ANY, RoleId::ANY);
-/// The hosts, as a peer.
-const HOST: (AppId, RoleId) = (Identity::HOST.app, Identity::HOST.role);
-/// The outside, as a peer.
-const OUTSIDE: (AppId, RoleId) = (Identity::OUTSIDE.app, Identity::OUTSIDE.role);
 
 pub(super) fn drafts(cluster: &Cluster, rules: &[Prepared<'_>], compiler: &mut Compiler<'_>) -> Drafts {
     let mut drafts = Drafts { of: BTreeMap::new(), distinct: Vec::new() };
@@ -39,15 +36,14 @@ pub(super) fn drafts(cluster: &Cluster, rules: &[Prepared<'_>], compiler: &mut C
         for app in cluster.apps.values() {
             // Roles that no rule names have the rules of an endpoint without one.
             let mut plain = None;
-            let roles = app.roles.values().copied().chain([RoleId::NONE, RoleId::UNKNOWN]);
+            let roles = app.roles.values().map(|role| role.number).chain([RoleId::NONE, RoleId::UNKNOWN]);
             for role in roles {
-                let own = index.role(rules, app.number, role);
+                let own = index.role.get(&(app.number, role)).map_or(&[][..], Vec::as_slice);
                 let shared = plain.filter(|_| own.is_empty());
                 let at = shared.unwrap_or_else(|| {
                     let mut subject: Vec<usize> = index.app(app.number).chain(own.iter().copied()).collect();
                     subject.sort_unstable();
-                    let defaults = Defaults::of(app, direction);
-                    drafts.add(&mut known, draft(rules, compiler, direction, &subject, &defaults))
+                    drafts.add(&mut known, draft(rules, compiler, direction, &subject, open(app, direction)))
                 });
                 if own.is_empty() {
                     plain = Some(at);
@@ -56,7 +52,7 @@ pub(super) fn drafts(cluster: &Cluster, rules: &[Prepared<'_>], compiler: &mut C
             }
         }
         for (identity, subject) in [(Identity::HOST, &index.host), (Identity::OUTSIDE, &index.outside)] {
-            let at = drafts.add(&mut known, draft(rules, compiler, direction, subject, &Defaults::OPEN));
+            let at = drafts.add(&mut known, draft(rules, compiler, direction, subject, RuleSet::OPEN));
             drafts.name(identity, direction, at);
         }
     }
@@ -90,14 +86,17 @@ struct Index {
 impl Index {
     fn of(rules: &[Prepared<'_>], direction: Direction) -> Self {
         let mut index = Self::default();
-        for (at, rule) in rules.iter().enumerate() {
-            match rule.sides(direction).0 {
-                Side::App(app) => index.app.entry(app).or_default().push(at),
-                Side::Role(app, role) => index.role.entry((app, role)).or_default().push(at),
-                Side::Any => index.any.push(at),
-                Side::Host => index.host.push(at),
-                Side::Outside => index.outside.push(at),
-                Side::Net(_) | Side::Nobody => {}
+        for (at, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.is_on(direction)) {
+            let Side::Classes(subjects) = rule.sides(direction).0 else { continue };
+            for class in &**subjects {
+                let positions = match *class {
+                    ANY => &mut index.any,
+                    HOST => &mut index.host,
+                    OUTSIDE => &mut index.outside,
+                    (app, RoleId::ANY) => index.app.entry(app).or_default(),
+                    role => index.role.entry(role).or_default(),
+                };
+                positions.push(at);
             }
         }
         index
@@ -107,20 +106,6 @@ impl Index {
     fn app(&self, app: AppId) -> impl Iterator<Item = usize> {
         self.app.get(&app).into_iter().flatten().chain(&self.any).copied()
     }
-
-    /// Those that endpoints with this role have beside them.
-    fn role(&self, rules: &[Prepared<'_>], app: AppId, role: RoleId) -> Vec<usize> {
-        if role == RoleId::UNKNOWN {
-            let all = self.role.range((app, RoleId::NONE)..=(app, RoleId::UNKNOWN)).flat_map(|(_, rules)| rules);
-            return all.copied().filter(|at| favours(&rules[*at])).collect();
-        }
-        self.role.get(&(app, role)).cloned().unwrap_or_default()
-    }
-}
-
-/// Whether a rule about one role is one about an endpoint that may have any.
-fn favours(rule: &Prepared<'_>) -> bool {
-    rule.rank.action() == Action::Allow
 }
 
 fn draft(
@@ -128,73 +113,39 @@ fn draft(
     compiler: &mut Compiler<'_>,
     direction: Direction,
     subject: &[usize],
-    defaults: &Defaults,
+    open: u32,
 ) -> Draft {
-    let mut peers: Vec<_> = defaults.entries.iter().map(|(peer, rank)| (*peer, Part::Default(*rank))).collect();
-    let mut nets = Vec::new();
+    let (mut peers, mut nets) = (Vec::new(), Vec::new());
     for &at in subject {
-        let rule = &rules[at];
-        let mut add = |peer| peers.push((peer, Part::Rule(at)));
-        match rule.sides(direction).1 {
-            Side::App(app) => add((app, RoleId::ANY)),
-            Side::Role(app, role) => {
-                add((app, role));
-                if favours(rule) {
-                    add((app, RoleId::UNKNOWN));
-                }
-            }
-            Side::Any => add(ANY),
-            Side::Host => add(HOST),
-            Side::Outside => add(OUTSIDE),
-            Side::Net(net) => nets.push((net, Part::Rule(at))),
-            Side::Nobody => {}
+        match rules[at].sides(direction).1 {
+            Side::Classes(classes) => peers.extend(classes.iter().map(|class| (*class, at))),
+            Side::Net(net) => nets.push((*net, at)),
         }
     }
     peers.sort_unstable();
     let classes = peers.chunk_by(|(a, _), (b, _)| a == b).map(|class| {
-        let parts: Vec<Part> = class.iter().map(|(_, part)| *part).collect();
+        let parts: Vec<usize> = class.iter().map(|(_, part)| *part).collect();
         (class[0].0, compiler.list(direction, parts))
     });
     let peers = classes.collect();
     let covered = prefixes::cover(&nets).into_iter();
     let mut prefixes: Vec<_> = covered.map(|(prefix, parts)| (prefix.key(), compiler.list(direction, parts))).collect();
     prefixes.sort_unstable();
-    Draft { default: defaults.rank, peers, prefixes }
+    Draft { open, peers, prefixes }
 }
 
-/// What holds for a subject where no rule speaks.
-struct Defaults {
-    rank: Rank,
-    entries: Vec<((AppId, RoleId), Rank)>,
-}
-
-const OPEN: Rank = Rank::new(0, Action::Allow);
-const CLOSED: Rank = Rank::new(0, Action::Deny);
-
-impl Defaults {
-    const OPEN: Self = Self { rank: OPEN, entries: Vec::new() };
-
-    fn of(app: &App, direction: Direction) -> Self {
-        let crate::model::app::Defaults { inside, from_apps, from_host, to_outside } = app.defaults;
-        let mut entries = Vec::new();
-        match (direction, to_outside) {
-            (Direction::Egress, Gate::Open) => return Self::OPEN,
-            (Direction::Egress, Gate::Closed) => entries.push((ANY, OPEN)),
-            (Direction::Ingress, _) => {
-                if from_apps == Gate::Open {
-                    entries.push((ANY, OPEN));
-                }
-                // The app's own endpoints are endpoints of any app too: only a difference needs an entry.
-                match (inside, from_apps) {
-                    (Gate::Open, Gate::Closed) => entries.push(((app.number, RoleId::ANY), OPEN)),
-                    (Gate::Closed, Gate::Open) => entries.push(((app.number, RoleId::ANY), CLOSED)),
-                    (Gate::Open, Gate::Open) | (Gate::Closed, Gate::Closed) => {}
-                }
-                if from_host == Gate::Open {
-                    entries.push((HOST, OPEN));
-                }
-            }
+/// What holds for an app where no rule speaks: flags of a [`RuleSet`].
+fn open(app: &App, direction: Direction) -> u32 {
+    let Defaults { inside, from_apps, from_host, to_outside } = app.defaults;
+    let open = |gate, flag| if gate == Gate::Open { flag } else { 0 };
+    match direction {
+        Direction::Egress => {
+            let outside = RuleSet::OPEN_OUTSIDE | RuleSet::OPEN_HOST;
+            RuleSet::OPEN_INSIDE | RuleSet::OPEN_APPS | open(to_outside, outside)
         }
-        Self { rank: Rank::NONE, entries }
+        Direction::Ingress => {
+            let endpoints = open(inside, RuleSet::OPEN_INSIDE) | open(from_apps, RuleSet::OPEN_APPS);
+            endpoints | open(from_host, RuleSet::OPEN_HOST)
+        }
     }
 }

@@ -4,19 +4,21 @@ use anyhow::{Context as _, Result, bail};
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
 
 use crate::model::{
-    app::{App, Defaults, Gate},
-    cluster::Cluster,
-    name::{AppName, HostName},
+    app::{App, Defaults, Gate, Role},
+    cluster::{Cluster, Policy},
+    labels::Labels,
+    name::{AppName, HostName, RoleName},
     prefix::Prefix,
+    rule::{Rule, Source},
 };
 
-use super::super::change::{Change, position};
+use super::super::change::{Change, SetPolicies, position};
 
 /// `text`, which describes `cluster`, with a change.
 pub(super) fn edit(text: &str, cluster: &Cluster, change: &Change) -> Result<String> {
     let mut document: DocumentMut = text.parse().context("read the file again")?;
     match change {
-        Change::AddRule(rule) => add_element(array(&mut document, "rules")?, &rule.to_string()),
+        Change::AddRule(rule) => add_element(array(&mut document, "rules")?, rule.to_string().into()),
         Change::RemoveRule(which) => remove_element(array(&mut document, "rules")?, position(cluster, which)?),
         Change::AddApp(app, blocks) => {
             add_app(&mut document, app)?;
@@ -25,7 +27,35 @@ pub(super) fn edit(text: &str, cluster: &Cluster, change: &Change) -> Result<Str
                 prefixes.insert(app.name.as_str(), value(texts(blocks)));
             }
         }
+        Change::SetApp(app, blocks) => {
+            set_app(&mut document, app)?;
+            for host in cluster.hosts.values() {
+                let now = blocks.get(&host.name).map(Vec::as_slice).unwrap_or_default();
+                if now.is_empty() && host.blocks.contains_key(&app.name) {
+                    prefixes_of(&mut document, &host.name)?.remove(app.name.as_str());
+                } else if !host.blocks_of(&app.name).eq(now) {
+                    prefixes_of(&mut document, &host.name)?.insert(app.name.as_str(), value(texts(now)));
+                }
+            }
+        }
+        Change::AddRole(app, name, role) => {
+            let roles = child(child(document.as_table_mut(), "app")?, app.as_str())?;
+            let roles = roles.entry("roles").or_insert_with(|| value(Array::new()));
+            add_element(roles.as_array_mut().context("roles is no list")?, role_value(name, role));
+        }
         Change::RemoveApp(app) => remove_app(&mut document, cluster, app)?,
+        Change::SetPolicies(SetPolicies { put, remove }) => {
+            let policies = child(document.as_table_mut(), "policy")?;
+            for name in remove {
+                policies.remove(name.as_str());
+            }
+            for (name, (policy, rules)) in put {
+                policies.insert(name.as_str(), Item::Table(policy_table(policy, rules)));
+            }
+            if policies.is_empty() {
+                document.remove("policy");
+            }
+        }
         Change::PutEndpoint(_)
         | Change::RemoveEndpoint(_)
         | Change::EndpointGone(..)
@@ -43,9 +73,9 @@ fn array<'a>(document: &'a mut DocumentMut, name: &str) -> Result<&'a mut Array>
     item.as_array_mut().with_context(|| format!("{name} is no list"))
 }
 
-/// Adds a text as the last element, laid out like the one before it. What is behind that one, as a comment on
-/// its line, stays behind it.
-fn add_element(array: &mut Array, text: &str) {
+/// Adds a last element, laid out like the one before it. What is behind that one, as a comment on its line, stays behind
+/// it.
+fn add_element(array: &mut Array, mut new: Value) {
     comma_last(array);
     let trailing = array.trailing().as_str().unwrap_or_default().to_owned();
     // The lines behind the last element, and what is in front of the bracket.
@@ -55,7 +85,6 @@ fn add_element(array: &mut Array, text: &str) {
         Some(before) => before.rsplit_once('\n').map(|(_, indent)| indent.to_owned()),
         None => Some("    ".to_owned()),
     };
-    let mut new = Value::from(text);
     if let Some(indent) = indent {
         new.decor_mut().set_prefix(format!("{lines}\n{indent}"));
         array.set_trailing(format!("\n{bracket}"));
@@ -111,34 +140,103 @@ fn texts(prefixes: &[Prefix]) -> Array {
 }
 
 fn add_app(document: &mut DocumentMut, app: &App) -> Result<()> {
-    let App { name, number, prefixes, roles, defaults } = app;
+    let App { name, number, prefixes, labels: _, roles, defaults: _ } = app;
     let mut table = Table::new();
     if *number != App::number_of(name) {
         table.insert("number", value(i64::from(number.0)));
     }
     table.insert("prefixes", value(texts(prefixes)));
-    let mut named = Array::new();
-    for (role, number) in roles {
-        if *number == App::role_number_of(role) {
-            named.push(role.as_str());
-            continue;
-        }
-        let mut both = InlineTable::new();
-        both.insert("name", role.as_str().into());
-        both.insert("number", i64::from(number.0).into());
-        named.push(both);
-    }
+    let named: Array = roles.iter().map(|(name, role)| role_value(name, role)).collect();
     if !named.is_empty() {
         table.insert("roles", value(named));
     }
-    for ((key, gate), (_, usual)) in gates(*defaults).into_iter().zip(gates(Defaults::default())) {
-        if gate != usual {
-            table.insert(key, value(gate.name()));
-        }
-    }
     let apps = child(document.as_table_mut(), "app")?;
     apps.insert(name.as_str(), Item::Table(table));
+    set_app(document, app)
+}
+
+/// Writes what of an app can be another: its prefixes, labels and defaults.
+fn set_app(document: &mut DocumentMut, app: &App) -> Result<()> {
+    let App { name, number: _, prefixes, labels, roles: _, defaults } = app;
+    let table = child(child(document.as_table_mut(), "app")?, name.as_str())?;
+    let mut set = |key: &str, new: Option<Value>| match (table.get(key).map(Item::as_value), new) {
+        // What stays the same stays as it was written.
+        (Some(Some(old)), Some(new)) if bare(old) == bare(&new) => {}
+        (_, Some(new)) => {
+            table.insert(key, value(new));
+        }
+        (_, None) => {
+            table.remove(key);
+        }
+    };
+    set("prefixes", Some(texts(prefixes).into()));
+    set("labels", (!labels.is_empty()).then(|| labels_value(labels)));
+    for ((key, gate), (_, usual)) in gates(*defaults).into_iter().zip(gates(Defaults::default())) {
+        set(key, (gate != usual).then(|| gate.name().into()));
+    }
     Ok(())
+}
+
+/// A value's text, without what surrounds it.
+fn bare(value: &Value) -> String {
+    value.to_string().split_ascii_whitespace().collect()
+}
+
+fn labels_value(labels: &Labels) -> Value {
+    let pairs = labels.iter().map(|(key, value)| (key.as_str(), Value::from(value.as_str())));
+    pairs.collect::<InlineTable>().into()
+}
+
+fn role_value(name: &RoleName, role: &Role) -> Value {
+    let plain = Role::plain(name);
+    if *role == plain {
+        return name.as_str().into();
+    }
+    let mut table = InlineTable::new();
+    table.insert("name", name.as_str().into());
+    if role.number != plain.number {
+        table.insert("number", i64::from(role.number.0).into());
+    }
+    if role.labels != plain.labels {
+        table.insert("labels", labels_value(&role.labels));
+    }
+    if !role.ports.is_empty() {
+        // `http=tcp/80`, each.
+        let text = role.ports.to_string();
+        let pairs = text.split(',').filter_map(|port| port.split_once('='));
+        table.insert("ports", pairs.map(|(name, port)| (name, Value::from(port))).collect::<InlineTable>().into());
+    }
+    table.into()
+}
+
+/// A policy with a line for each rule and expectation.
+fn policy_table(policy: &Policy, rules: &[Rule]) -> Table {
+    let mut table = Table::new();
+    let lines = |texts: Vec<(String, Option<&Source>)>| {
+        let mut array = Array::new();
+        for (text, source) in texts {
+            let mut line = match source {
+                None => Value::from(text),
+                Some(Source { file, line }) => {
+                    let mut both = InlineTable::new();
+                    both.insert("rule", text.into());
+                    both.insert("source", format!("{file}:{line}").into());
+                    both.into()
+                }
+            };
+            line.decor_mut().set_prefix("\n    ");
+            array.push_formatted(line);
+        }
+        array.set_trailing("\n");
+        array.set_trailing_comma(true);
+        value(array)
+    };
+    table.insert("rules", lines(rules.iter().map(|rule| (rule.to_string(), rule.source.as_ref())).collect()));
+    if !policy.expect.is_empty() {
+        let expected = policy.expect.iter().map(|expected| (expected.to_string(), expected.source.as_ref()));
+        table.insert("expect", lines(expected.collect()));
+    }
+    table
 }
 
 /// Each default with its key.

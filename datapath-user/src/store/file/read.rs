@@ -15,11 +15,19 @@
 //! prefixes = ["10.1.0.0/16", "fd00:1::/32"]
 //! roles = ["web", { name = "db", number = 7 }]  # a number only if names collide
 //! number = 4660                                 # likewise
+//! labels = { team = "a" }                       # for rules that select apps
 //! inside = "open"                               # from its own endpoints
 //! from_apps = "closed"                          # from other apps
 //! from_host = "open"                            # from hosts
 //! to_outside = "open"                           # to the outside and to hosts
+//!
+//! [policy.blog]                                 # as `weft policy apply` writes it
+//! rules = [{ rule = "allow shop -> blog tcp/80", source = "blog.yaml:3" }]
+//! expect = ["shop -> blog tcp/80 allow"]
 //! ```
+//!
+//! A role whose endpoints have other labels than its name, or names for ports, is
+//! `{ name = "db", labels = { tier = "db" }, ports = { pg = "tcp/5432" } }`.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr, sync::Arc};
 
@@ -30,13 +38,16 @@ use serde::{
 use toml::Spanned;
 
 use crate::model::{
-    app::{App, Defaults, Gate},
+    app::{App, Defaults, Gate, Role},
     check::{self, Fault, Place},
-    cluster::{Cluster, Settings},
+    cluster::{Cluster, Policy, Settings},
+    expect::Expectation,
     host::Host,
     invalid::Invalid,
-    name::{AppName, HostName, RoleName},
+    labels::Labels,
+    name::{AppName, HostName, PolicyName, RoleName},
     rule::{Rule, Source},
+    traffic::named_port,
 };
 
 use super::{super::Problem, disk::Lines};
@@ -48,19 +59,25 @@ pub(super) struct Description<'a> {
     hosts: &'a BTreeMap<HostName, Host>,
     apps: &'a BTreeMap<AppName, App>,
     rules: Vec<Rule>,
+    policies: BTreeMap<PolicyName, Policy>,
 }
 
 impl<'a> Description<'a> {
     pub(super) fn of(cluster: &'a Cluster) -> Self {
-        let Cluster { settings, hosts, apps, rules, endpoints: _, reservations: _ } = cluster;
+        let Cluster { settings, hosts, apps, rules, policies, endpoints: _, reservations: _ } = cluster;
         let rules = rules.iter().map(|rule| Rule { source: None, ..rule.clone() }).collect();
-        Self { settings, hosts, apps, rules }
+        let bare = |policy: &Policy| {
+            let expect = policy.expect.iter().map(|expected| Expectation { source: None, ..expected.clone() });
+            Policy { expect: expect.collect() }
+        };
+        let policies = policies.iter().map(|(name, policy)| (name.clone(), bare(policy))).collect();
+        Self { settings, hosts, apps, rules, policies }
     }
 }
 
 /// Whether files have the same to say of both, to the line.
 pub(super) fn is_same(a: &Cluster, b: &Cluster) -> bool {
-    (&a.settings, &a.hosts, &a.apps, &a.rules) == (&b.settings, &b.hosts, &b.apps, &b.rules)
+    (&a.settings, &a.hosts, &a.apps, &a.rules, &a.policies) == (&b.settings, &b.hosts, &b.apps, &b.rules, &b.policies)
 }
 
 #[derive(Deserialize)]
@@ -73,6 +90,31 @@ struct Document {
     host: BTreeMap<Spanned<String>, HostTable>,
     #[serde(default)]
     app: BTreeMap<Spanned<String>, AppTable>,
+    #[serde(default)]
+    policy: BTreeMap<Spanned<String>, PolicyTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicyTable {
+    #[serde(default)]
+    rules: Vec<Spanned<Sourced>>,
+    #[serde(default)]
+    expect: Vec<Spanned<Sourced>>,
+}
+
+/// A rule or an expectation, with the place where it was written first.
+struct Sourced {
+    text: String,
+    source: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SourcedTable {
+    #[serde(alias = "expect")]
+    rule: String,
+    source: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -90,6 +132,8 @@ struct AppTable {
     #[serde(default)]
     prefixes: Vec<Spanned<String>>,
     #[serde(default)]
+    labels: BTreeMap<Spanned<String>, Spanned<String>>,
+    #[serde(default)]
     roles: Vec<Spanned<RoleEntry>>,
     inside: Option<Spanned<String>>,
     from_apps: Option<Spanned<String>>,
@@ -103,17 +147,19 @@ enum OneOrMany {
     Many(Vec<Spanned<String>>),
 }
 
-/// A role, by its name or with its number.
-struct RoleEntry {
-    name: String,
-    number: Option<u16>,
-}
+/// A role, by its name or with what it has beside.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct RoleEntry(#[serde(deserialize_with = "role_entry")] RoleTable);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RoleTable {
     name: String,
     number: Option<u16>,
+    labels: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    ports: BTreeMap<String, String>,
 }
 
 /// A cluster as `text` describes it, with the endpoints and reservations of `base`.
@@ -161,7 +207,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn cluster(&mut self, document: Document, base: &Cluster) -> Result<Cluster, Wrong> {
-        let Document { port, rules, host, app } = document;
+        let Document { port, rules, host, app, policy } = document;
         let mut settings = Settings::default();
         if let Some(port) = port {
             self.places.insert(Place::Settings, port.span().start);
@@ -169,8 +215,26 @@ impl Reader<'_> {
         }
         let apps = app.into_iter().map(|(name, table)| self.app(&name, table)).collect::<Result<Vec<_>, _>>()?;
         let hosts = host.into_iter().map(|(name, table)| self.host(&name, table)).collect::<Result<Vec<_>, _>>()?;
-        let rules = rules.iter().enumerate().map(|(at, rule)| self.rule(at, rule)).collect::<Result<Vec<_>, _>>()?;
+        let mut rules =
+            rules.iter().enumerate().map(|(at, rule)| self.rule(at, rule)).collect::<Result<Vec<_>, _>>()?;
+        let mut policies = BTreeMap::new();
+        // By name, whatever their order in the file.
+        for (name, table) in policy {
+            let name: PolicyName = parsed(&name)?;
+            for entry in &table.rules {
+                self.places.insert(Place::Rule(rules.len()), entry.span().start);
+                let rule: Rule = parse(entry.span().start, &entry.get_ref().text)?;
+                rules.push(Rule { policy: Some(name.clone()), source: Some(self.source(entry)), ..rule });
+            }
+            let expected = |entry: &Spanned<Sourced>| {
+                let expected: Expectation = parse(entry.span().start, &entry.get_ref().text)?;
+                Ok(Expectation { source: Some(self.source(entry)), ..expected })
+            };
+            let expect = table.expect.iter().map(expected).collect::<Result<Vec<_>, Wrong>>()?;
+            policies.insert(name, Policy { expect });
+        }
         Ok(Cluster {
+            policies: shared(&base.policies, policies),
             settings,
             apps: shared(&base.apps, apps.into_iter().map(|app| (app.name.clone(), app)).collect()),
             hosts: shared(&base.hosts, hosts.into_iter().map(|host| (host.name.clone(), host)).collect()),
@@ -181,7 +245,7 @@ impl Reader<'_> {
     }
 
     fn app(&mut self, name: &Spanned<String>, table: AppTable) -> Result<App, Wrong> {
-        let AppTable { number, prefixes, roles, inside, from_apps, from_host, to_outside } = table;
+        let AppTable { number, prefixes, labels, roles, inside, from_apps, from_host, to_outside } = table;
         let mut app = App::new(parsed(name)?, Vec::new(), []);
         self.places.insert(Place::App(app.name.clone()), name.span().start);
         if let Some(number) = number {
@@ -192,11 +256,14 @@ impl Reader<'_> {
             self.places.insert(Place::AppPrefix(app.name.clone(), at), prefix.span().start);
             app.prefixes.push(parsed(prefix)?);
         }
+        for (key, value) in &labels {
+            app.labels.set(parsed(key)?, parsed(value)?);
+        }
         for entry in &roles {
             let at = entry.span().start;
-            let role: RoleName = entry.get_ref().name.parse().map_err(|error| wrong(at, error))?;
-            self.places.insert(Place::Role(app.name.clone(), role.clone()), at);
-            if !app.add_role(role, entry.get_ref().number) {
+            let (name, role) = entry.get_ref().0.role().map_err(|error| wrong(at, error))?;
+            self.places.insert(Place::Role(app.name.clone(), name.clone()), at);
+            if app.roles.insert(name, role).is_some() {
                 return Err((at, format!("app {} has this role twice", app.name)));
             }
         }
@@ -244,8 +311,42 @@ impl Reader<'_> {
     }
 }
 
+impl Reader<'_> {
+    /// Where an entry was written first: in another file, or on its line of this one.
+    fn source(&self, entry: &Spanned<Sourced>) -> Source {
+        let noted = entry.get_ref().source.as_deref().and_then(|source| source.rsplit_once(':'));
+        let other = noted.and_then(|(file, line)| Some(Source { file: file.into(), line: line.parse().ok()? }));
+        let here = || Source { file: Arc::clone(self.file), line: self.lines.line(entry.span().start) };
+        other.unwrap_or_else(here)
+    }
+}
+
+impl RoleTable {
+    fn role(&self) -> Result<(RoleName, Role), Invalid> {
+        let Self { name, number, labels, ports } = self;
+        let name: RoleName = name.parse()?;
+        let mut role = Role::plain(&name);
+        if let Some(labels) = labels {
+            let label = |(key, value): (&String, &String)| Ok((key.parse()?, value.parse()?));
+            role.labels = labels.iter().map(label).collect::<Result<Labels, Invalid>>()?;
+        }
+        if let Some(number) = number {
+            role.set_number(*number);
+        }
+        for (name, port) in ports {
+            let (name, protocol, port) = named_port(&format!("{name}={port}"))?;
+            role.ports.set(name, protocol, port);
+        }
+        Ok((name, role))
+    }
+}
+
 fn parsed<T: FromStr<Err: fmt::Display>>(text: &Spanned<String>) -> Result<T, Wrong> {
-    text.get_ref().parse().map_err(|error| wrong(text.span().start, error))
+    parse(text.span().start, text.get_ref())
+}
+
+fn parse<T: FromStr<Err: fmt::Display>>(at: usize, text: &str) -> Result<T, Wrong> {
+    text.parse().map_err(|error| wrong(at, error))
 }
 
 fn wrong(at: usize, error: impl fmt::Display) -> Wrong {
@@ -282,24 +383,46 @@ impl<'de> Deserialize<'de> for OneOrMany {
     }
 }
 
-impl<'de> Deserialize<'de> for RoleEntry {
+fn role_entry<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RoleTable, D::Error> {
+    struct Either;
+
+    impl<'de> Visitor<'de> for Either {
+        type Value = RoleTable;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a role's name, or { name = \"web\", number = 7 }")
+        }
+
+        fn visit_str<E: de::Error>(self, name: &str) -> Result<RoleTable, E> {
+            Ok(RoleTable { name: name.to_owned(), number: None, labels: None, ports: BTreeMap::new() })
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RoleTable, A::Error> {
+            RoleTable::deserialize(value::MapAccessDeserializer::new(map))
+        }
+    }
+
+    deserializer.deserialize_any(Either)
+}
+
+impl<'de> Deserialize<'de> for Sourced {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;
 
         impl<'de> Visitor<'de> for Either {
-            type Value = RoleEntry;
+            type Value = Sourced;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a role's name, or { name = \"web\", number = 7 }")
+                f.write_str("a text, or { rule = \"...\", source = \"FILE:LINE\" }")
             }
 
-            fn visit_str<E: de::Error>(self, name: &str) -> Result<RoleEntry, E> {
-                Ok(RoleEntry { name: name.to_owned(), number: None })
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Sourced, E> {
+                Ok(Sourced { text: text.to_owned(), source: None })
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RoleEntry, A::Error> {
-                let RoleTable { name, number } = RoleTable::deserialize(value::MapAccessDeserializer::new(map))?;
-                Ok(RoleEntry { name, number })
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Sourced, A::Error> {
+                let SourcedTable { rule, source } = SourcedTable::deserialize(value::MapAccessDeserializer::new(map))?;
+                Ok(Sourced { text: rule, source })
             }
         }
 

@@ -1,9 +1,9 @@
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use super::*;
 use crate::model::{endpoint::EndpointKey, example};
 use crate::store::{
-    change::RuleRef,
+    change::{RuleRef, SetPolicies},
     conformance::{TEXT, described, h1},
 };
 
@@ -89,7 +89,7 @@ fn numbers_and_defaults_can_be_given() {
         roles = ['web', { name = 'db', number = 5 }]\ninside = 'closed'\nfrom_apps = 'open'\nfrom_host = 'closed'\nto_outside = 'closed'\n";
     let cluster = read::read(text, &"f".into(), &h1(), &Cluster::default()).unwrap();
     let app = &cluster.apps[&"a".parse().unwrap()];
-    assert_eq!((cluster.settings.port, app.number.0, app.roles[&"db".parse().unwrap()].0), (4790, 77, 5));
+    assert_eq!((cluster.settings.port, app.number.0, app.roles[&"db".parse().unwrap()].number.0), (4790, 77, 5));
     let crate::model::app::Defaults { inside, from_apps, from_host, to_outside } = app.defaults;
     assert_eq!(
         [inside, from_apps, from_host, to_outside].map(crate::model::app::Gate::name),
@@ -109,7 +109,7 @@ fn a_fault_has_its_line_and_column() {
     check(
         "prefixes = [\"10.1.0",
         "prefixs = [\"10.1.0",
-        "f:23:1: unknown field `prefixs`, expected one of `number`, `prefixes`, `roles`, `inside`, `from_apps`, `from_host`, `to_outside`",
+        "f:23:1: unknown field `prefixs`, expected one of `number`, `prefixes`, `labels`, `roles`, `inside`, `from_apps`, `from_host`, `to_outside`",
     );
     check("[app.blog]", "[apps.blog]", "f:26:2: unknown field `apps`, expected one of `port`, `rules`, `host`, `app`");
     check("\"192.0.2.2\"", "192.0.2.2", "f:14:16: ");
@@ -154,7 +154,7 @@ fn a_fault_has_its_line_and_column() {
     check(
         "roles = [\"web\", \"db\"]",
         "roles = [\"web\", { nam = 1 }]",
-        "f:24:19: unknown field `nam`, expected `name` or `number`",
+        "f:24:19: unknown field `nam`, expected one of `name`, `number`, `labels`, `ports`",
     );
     check(
         "roles = [\"web\", \"db\"]",
@@ -170,7 +170,7 @@ fn a_fault_has_its_line_and_column() {
     check(
         "[app.blog]",
         "[app.blog]\n\"\\u001b[2J\" = 1",
-        "f:27:1: unknown field `\\u{1b}[2J`, expected one of `number`, `prefixes`, `roles`, `inside`, `from_apps`, `from_host`, `to_outside`",
+        "f:27:1: unknown field `\\u{1b}[2J`, expected one of `number`, `prefixes`, `labels`, `roles`, `inside`, `from_apps`, `from_host`, `to_outside`",
     );
     check("# The example.", "port = 0", "f:1:8: port 0 is no port: use 1 to 65535");
     check("# The example.", "port = 65536", "f:1:8: invalid value: integer `65536`, expected u16");
@@ -216,7 +216,10 @@ async fn a_bad_edit_is_refused_and_the_last_good_state_stays() {
     let good = now(&store);
     lab.write(&TEXT.replace("allow shop", "alow shop"));
     let bad = wait(&store, |snapshot| snapshot.problem.is_some()).await;
-    assert_eq!(problem(&bad), "cluster.toml:3:5: \"alow\" is no action: a rule starts with allow, deny or reject");
+    assert_eq!(
+        problem(&bad),
+        "cluster.toml:3:5: \"alow\" is no action: a rule starts with allow, deny, reject or pass"
+    );
     assert_eq!((bad.revision, &bad.cluster), (good.revision, &good.cluster));
 
     // What only this host knows can be changed all the same; what is in the file can not.
@@ -317,6 +320,53 @@ async fn a_change_is_written_into_the_file_and_nothing_else_is_touched() {
     assert_eq!(lab.text(), TEXT);
     let left: Vec<_> = fs::read_dir(lab.0.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 3, "{left:?}");
+}
+
+#[tokio::test]
+async fn what_is_written_of_apps_and_policies_is_what_somebody_would_write() {
+    let lab = Lab::new();
+    let store = lab.open().await.unwrap();
+    let mut blog = now(&store).cluster.apps[&"blog".parse().unwrap()].clone();
+    let (labels, ports) = ("tier=db".parse().unwrap(), "pg=tcp/5432".parse().unwrap());
+    let (name, role) = blog.make_role(&labels, &ports).unwrap();
+    store.change(Change::AddRole(blog.name.clone(), name.clone(), role.clone())).await.unwrap();
+    blog.roles.insert(name, role);
+    blog.labels = "team=a".parse().unwrap();
+    blog.defaults.from_apps = crate::model::app::Gate::Open;
+    blog.prefixes.push("10.9.0.0/24".parse().unwrap());
+    let mut blocks: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for host in now(&store).cluster.hosts.values() {
+        blocks.insert(host.name.clone(), host.blocks_of(&blog.name).copied().collect());
+    }
+    blocks.get_mut(&h1()).unwrap().push("10.9.0.0/28".parse().unwrap());
+    store.change(Change::SetApp(blog, blocks)).await.unwrap();
+    let rule = |text: &str, line| crate::model::rule::Rule {
+        source: Some(crate::model::rule::Source { file: "blog.yaml".into(), line }),
+        ..text.parse().unwrap()
+    };
+    let policy = crate::model::cluster::Policy { expect: vec!["shop -> blog tcp/80 allow".parse().unwrap()] };
+    let rules = vec![rule("allow shop -> blog{tier=db} tcp/pg on ingress", 3), "deny outside -> blog".parse().unwrap()];
+    let put = [("networkpolicy/blog/db".parse().unwrap(), (policy, rules))].into();
+    store.change(Change::SetPolicies(SetPolicies { put, ..SetPolicies::default() })).await.unwrap();
+    let text = lab.text();
+    for part in [
+        "roles = [\"db\", { name = \"tier-db\", labels = { tier = \"db\" }, ports = { pg = \"tcp/5432\" } }]\n",
+        "labels = { team = \"a\" }\nfrom_apps = \"open\"\n",
+        "\"10.9.0.0/24\"]",
+        "\"10.9.0.0/28\"]",
+        "[policy.\"networkpolicy/blog/db\"]\nrules = [\n    { rule = \"allow shop -> blog{tier=db} tcp/pg on ingress\", \
+         source = \"blog.yaml:3\" },\n    \"deny outside -> blog any\",\n]\n",
+        "expect = [\n    \"shop -> blog tcp/80 allow\",\n]\n",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    let rules = &now(&store).cluster.rules;
+    let sources: Vec<_> = rules.iter().rev().take(2).map(|rule| rule.source.as_ref().unwrap().to_string()).collect();
+    assert_eq!(sources[1], "blog.yaml:3");
+    assert!(sources[0].contains("cluster.toml:"), "{}", sources[0]);
+    let before = now(&store);
+    drop(store);
+    assert_eq!(now(&*reopen(&lab).await).cluster, before.cluster);
 }
 
 #[tokio::test]

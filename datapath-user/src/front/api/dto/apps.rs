@@ -1,11 +1,15 @@
 //! Apps.
 
+use std::{fmt, str::FromStr};
+
 use serde::{Deserialize, Serialize};
 
 use super::{endpoints::Endpoint, rules::Rule, text};
 use crate::model::{
     self,
-    name::{AppName, RoleName},
+    invalid::Invalid,
+    labels::{LabelKey, Labels},
+    name::{AppName, HostName, RoleName},
     prefix::Prefix,
 };
 
@@ -36,9 +40,64 @@ pub struct AddApp {
     /// Its tiers.
     #[serde(default, with = "text::list")]
     pub roles: Vec<RoleName>,
+    /// What it is labelled with.
+    #[serde(default, with = "text", skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
     /// Where they differ from the usual ones.
     #[serde(default)]
     pub defaults: DefaultsChange,
+    /// What hosts are given of it.
+    #[serde(default, with = "text::list")]
+    pub blocks: Vec<Block>,
+}
+
+/// An app that is to be other than it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetApp {
+    /// Which.
+    #[serde(with = "text")]
+    pub name: AppName,
+    /// Prefixes that it is to have beside its own.
+    #[serde(default, with = "text::list")]
+    pub prefixes: Vec<Prefix>,
+    /// Labels that are to be there.
+    #[serde(default, with = "text", skip_serializing_if = "Labels::is_empty")]
+    pub set: Labels,
+    /// Labels that are to go.
+    #[serde(default, with = "text::list")]
+    pub unset: Vec<LabelKey>,
+    /// Defaults that are to be others.
+    #[serde(default)]
+    pub defaults: DefaultsChange,
+    /// What hosts are given of it, beside what they have.
+    #[serde(default, with = "text::list")]
+    pub blocks: Vec<Block>,
+}
+
+/// A part of an app's prefixes that a host gives out: `h1=10.1.1.0/24`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The host.
+    pub host: HostName,
+    /// The part.
+    pub prefix: Prefix,
+}
+
+impl FromStr for Block {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let refuse = || Invalid::new("block", text, "write HOST=PREFIX, as h1=10.1.1.0/24");
+        let (host, prefix) = text.split_once('=').ok_or_else(refuse)?;
+        Ok(Self { host: host.parse()?, prefix: prefix.parse()? })
+    }
+}
+
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.host, self.prefix)
+    }
 }
 
 /// Defaults that are not the usual ones.
@@ -104,6 +163,9 @@ pub struct App {
     pub number: u32,
     /// Where its endpoints have their addresses.
     pub prefixes: Vec<String>,
+    /// What it is labelled with, as `env=prod,team=a`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub labels: String,
     /// Its tiers.
     pub roles: Vec<Role>,
     /// What holds where no rule speaks.
@@ -119,6 +181,12 @@ pub struct Role {
     pub name: String,
     /// What it is called on the wire.
     pub number: u16,
+    /// What its endpoints are labelled with, as `env=prod,tier=db`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub labels: String,
+    /// The ports that its endpoints have names for, as `http=tcp/80`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ports: String,
 }
 
 /// What holds where no rule speaks.
@@ -147,12 +215,19 @@ pub enum Gate {
 impl App {
     /// An app of the cluster, of which this host has so many endpoints.
     pub fn of(app: &model::app::App, endpoints: u64) -> Self {
-        let model::app::App { name, number, prefixes, roles, defaults } = app;
+        let model::app::App { name, number, prefixes, labels, roles, defaults } = app;
+        let role = |(name, role): (&RoleName, &model::app::Role)| Role {
+            name: name.to_string(),
+            number: role.number.0,
+            labels: role.labels.to_string(),
+            ports: role.ports.to_string(),
+        };
         Self {
             name: name.to_string(),
             number: number.0,
             prefixes: prefixes.iter().map(ToString::to_string).collect(),
-            roles: roles.iter().map(|(name, number)| Role { name: name.to_string(), number: number.0 }).collect(),
+            labels: labels.to_string(),
+            roles: roles.iter().map(role).collect(),
             defaults: Defaults::of(*defaults),
             endpoints,
         }

@@ -12,10 +12,12 @@ use super::{
     time::Timestamp,
 };
 use crate::model::{
-    endpoint::{self, Addresses},
+    endpoint::{self, Addresses, EndpointKey},
     invalid::Invalid,
+    labels::{LabelKey, Labels},
     name::{AppName, EndpointName, LinkName, RoleName},
     prefix::Family,
+    traffic::NamedPorts,
 };
 
 /// An interface for a namespace.
@@ -31,6 +33,12 @@ pub struct Attach {
     /// Its tier.
     #[serde(default, with = "text::maybe", skip_serializing_if = "Option::is_none")]
     pub role: Option<RoleName>,
+    /// What it is labelled with; with the role, if it is there too, as the label `role`.
+    #[serde(default, with = "text", skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// The ports that it has names for.
+    #[serde(default, with = "text", skip_serializing_if = "NamedPorts::is_empty")]
+    pub ports: NamedPorts,
     /// What it is called; without it, a name that follows from the target.
     #[serde(default, with = "text::maybe", skip_serializing_if = "Option::is_none")]
     pub name: Option<EndpointName>,
@@ -46,6 +54,41 @@ pub struct Attach {
     /// The namespace's default route.
     #[serde(default, with = "text")]
     pub gateway: Gateway,
+}
+
+/// Labels of an endpoint that are to be others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relabel {
+    /// Which.
+    #[serde(with = "text")]
+    pub endpoint: EndpointKey,
+    /// What is to be there.
+    #[serde(default, with = "text")]
+    pub set: Labels,
+    /// What is to go.
+    #[serde(default, with = "text::list")]
+    pub unset: Vec<LabelKey>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relabelled {
+    /// The endpoint.
+    pub name: String,
+    /// Its app.
+    pub app: String,
+    /// Its tier now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// All its labels now, as `env=prod,tier=db`.
+    pub labels: String,
+    /// Whether anything changed.
+    pub changed: bool,
+    /// The revision of the cluster that has it.
+    pub revision: u64,
+    /// Whether this host enforces that revision.
+    pub in_force: bool,
 }
 
 /// Endpoints that are to go.

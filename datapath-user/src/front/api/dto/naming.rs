@@ -8,10 +8,11 @@ use super::text;
 use crate::model::{
     endpoint::{DefaultRoute, EndpointKey, NetnsPath},
     invalid::Invalid,
+    labels::{LabelKey, LabelValue, label},
     name::{AppName, EndpointName, RuleName},
     prefix::Family,
     rule::Rule,
-    traffic::{Region, Traffic},
+    traffic::{NamedPorts, Region, Traffic},
 };
 
 /// The namespace that an interface is put into.
@@ -76,6 +77,8 @@ pub enum Party {
     Name(EndpointName),
     /// A role of the app, or else its endpoint that is called so.
     Member(AppName, EndpointName),
+    /// One of these that has the address, wherever it is.
+    At(Box<Party>, IpAddr),
 }
 
 /// The first packet of a connection, as a question describes it.
@@ -85,6 +88,26 @@ pub struct Probe {
     pub v4: (u8, u16),
     /// The same between IPv6 addresses.
     pub v6: (u8, u16),
+}
+
+/// A label that is to be there, or is to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LabelChange {
+    /// `KEY=VALUE`.
+    Set(LabelKey, LabelValue),
+    /// `KEY-`.
+    Unset(LabelKey),
+}
+
+impl FromStr for LabelChange {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text.strip_suffix('-').filter(|_| !text.contains('=')) {
+            Some(key) => Ok(Self::Unset(key.parse()?)),
+            None => label(text).map(|(key, value)| Self::Set(key, value)),
+        }
+    }
 }
 
 /// A transport protocol.
@@ -232,7 +255,8 @@ impl fmt::Display for WhichRule {
     }
 }
 
-const PARTY_HELP: &str = "use an address, an endpoint as shop/web-1, a role as shop/web, an app, host or outside";
+const PARTY_HELP: &str = "use an address, an endpoint as shop/web-1, a role as shop/web, an app, host or outside; \
+                          shop/web@10.1.2.7 is the role at an address";
 
 impl FromStr for Party {
     type Err = Invalid;
@@ -247,6 +271,12 @@ impl FromStr for Party {
         }
         if text.parse::<IpAddr>().is_ok() {
             return Ok(Self::Address(text::address(text)?));
+        }
+        if let Some((who, address)) = text.split_once('@') {
+            return match who.parse()? {
+                who @ (Self::Name(_) | Self::Member(..)) => Ok(Self::At(Box::new(who), text::address(address)?)),
+                Self::Address(_) | Self::Host | Self::Outside | Self::At(..) => Err(refuse()),
+            };
         }
         match text.split_once('/') {
             Some((app, name)) => match (app.parse(), name.parse()) {
@@ -266,6 +296,7 @@ impl fmt::Display for Party {
             Self::Outside => f.write_str("outside"),
             Self::Name(name) => write!(f, "{name}"),
             Self::Member(app, name) => write!(f, "{app}/{name}"),
+            Self::At(party, address) => write!(f, "{party}@{address}"),
         }
     }
 }
@@ -290,7 +321,7 @@ impl FromStr for Probe {
             "icmpv6" => "icmpv6/128/0",
             other => other,
         };
-        let regions = text.parse::<Traffic>()?.regions().unwrap_or_default();
+        let regions = text.parse::<Traffic>()?.regions(&NamedPorts::default()).unwrap_or_default();
         // A type without a code means the first.
         let first = |region: &Region| {
             let (from, to) = (*region.ports.start(), *region.ports.end());

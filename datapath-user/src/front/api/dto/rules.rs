@@ -1,11 +1,12 @@
 //! Rules and policy.
 
 use serde::{Deserialize, Serialize};
+use weft_common::policy;
 
 use super::{
     apps::Defaults,
     naming::WhichRule,
-    side::{Decision, Source},
+    side::{Direction, Source},
     text,
 };
 use crate::model::{self, name::AppName};
@@ -91,6 +92,20 @@ pub struct HostRevision {
     pub revision: Option<u64>,
 }
 
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// It lets pass.
+    Allow,
+    /// It drops in silence.
+    Deny,
+    /// It drops, and tells the sender.
+    Reject,
+    /// It ends its tier: what is below decides.
+    Pass,
+}
+
 /// A rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
@@ -101,17 +116,23 @@ pub struct Rule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// What it does.
-    pub action: Decision,
+    pub action: Action,
     /// Who sends.
     pub from: String,
     /// Who receives.
     pub to: String,
     /// What is sent.
     pub what: String,
+    /// Whose rule it is: on `ingress` the receiver's, on `egress` the sender's; else both have to keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<Direction>,
     /// The greater wins.
-    pub precedence: u32,
+    pub precedence: i32,
     /// All of it as text, as it can be added and removed.
     pub text: String,
+    /// The set of rules that it comes and goes with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
     /// Where it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
@@ -120,7 +141,7 @@ pub struct Rule {
 impl Rule {
     /// A rule of the cluster.
     pub fn of(id: Option<u32>, rule: &model::rule::Rule) -> Self {
-        let model::rule::Rule { action, from, to, traffic, precedence, name, source } = rule;
+        let model::rule::Rule { action, from, to, traffic, on, precedence, name, policy, source } = rule;
         Self {
             id,
             name: name.as_ref().map(ToString::to_string),
@@ -128,9 +149,34 @@ impl Rule {
             from: from.to_string(),
             to: to.to_string(),
             what: traffic.to_string(),
+            on: on.map(Into::into),
             precedence: precedence.raw(),
             text: rule.to_string(),
+            policy: policy.as_ref().map(ToString::to_string),
             source: source.as_ref().map(Source::of),
+        }
+    }
+}
+
+impl From<policy::Action> for Action {
+    fn from(action: policy::Action) -> Self {
+        match action {
+            policy::Action::Allow => Self::Allow,
+            policy::Action::Deny => Self::Deny,
+            policy::Action::Reject => Self::Reject,
+            policy::Action::Pass => Self::Pass,
+        }
+    }
+}
+
+impl Action {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Reject => "reject",
+            Self::Pass => "pass",
         }
     }
 }

@@ -118,17 +118,6 @@ impl Decision {
     }
 }
 
-impl From<weft_common::policy::Action> for Decision {
-    fn from(action: weft_common::policy::Action) -> Self {
-        use weft_common::policy::Action;
-        match action {
-            Action::Allow => Self::Allow,
-            Action::Deny => Self::Deny,
-            Action::Reject => Self::Reject,
-        }
-    }
-}
-
 impl Direction {
     /// The word for it.
     pub const fn name(self) -> &'static str {

@@ -1,0 +1,260 @@
+//! Rules with numbers in the place of names: which classes of identities each speaks of.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use weft_common::{
+    id::{AppId, Identity, RoleId},
+    policy::{Action, Direction, Rank},
+};
+
+use crate::model::{
+    app::{App, Role},
+    cluster::Cluster,
+    rule::Rule,
+    selector::{Net, Selector},
+    traffic::{NamedPorts, Region},
+};
+
+use super::width;
+
+/// An app and a role of it, as [`weft_common::policy::PeerKey`] has them: both may be any.
+pub(super) type Class = (AppId, RoleId);
+
+/// Every app.
+pub(super) const ANY: Class = (AppId::ANY, RoleId::ANY);
+/// The hosts.
+pub(super) const HOST: Class = (Identity::HOST.app, Identity::HOST.role);
+/// The outside.
+pub(super) const OUTSIDE: Class = (Identity::OUTSIDE.app, Identity::OUTSIDE.role);
+
+/// A rule, or the part of it that says one thing of some classes.
+#[derive(Clone)]
+pub(super) struct Prepared<'a> {
+    pub(super) id: u32,
+    pub(super) rank: Rank,
+    pub(super) from: Side<'a>,
+    pub(super) to: Side<'a>,
+    /// Whose it is: of both directions if it is none.
+    on: Option<Direction>,
+    /// How closely it names the subject, by direction.
+    pub(super) closeness: [u8; 2],
+    pub(super) regions: Option<Arc<[Region]>>,
+    pub(super) width: u64,
+}
+
+/// Whom one side of a rule matches.
+#[derive(Clone)]
+pub(super) enum Side<'a> {
+    /// Identities. None: nobody.
+    Classes(Arc<[Class]>),
+    /// Addresses.
+    Net(&'a Net),
+}
+
+impl<'a> Prepared<'a> {
+    /// Whose rule set of `direction` it is in, and about whom.
+    pub(super) fn sides(&self, direction: Direction) -> (&Side<'a>, &Side<'a>) {
+        match direction {
+            Direction::Egress => (&self.from, &self.to),
+            Direction::Ingress => (&self.to, &self.from),
+        }
+    }
+
+    /// Whether it is one of the rules of `direction`.
+    pub(super) fn is_on(&self, direction: Direction) -> bool {
+        self.on.is_none_or(|on| on == direction)
+    }
+}
+
+impl Side<'_> {
+    /// Whether it matches some endpoint of an app, or some address that one may have.
+    pub(super) fn may_be_of(&self, app: &App) -> bool {
+        match self {
+            Self::Classes(classes) => classes.iter().any(|class| *class == ANY || class.0 == app.number),
+            Self::Net(net) => app
+                .prefixes
+                .iter()
+                .any(|own| net.prefix().overlaps(own) && !net.except().iter().any(|hole| hole.covers(own))),
+        }
+    }
+
+    fn is_nobody(&self) -> bool {
+        matches!(self, Self::Classes(classes) if classes.is_empty())
+    }
+}
+
+/// The rules of a cluster, which have these numbers.
+pub(super) fn prepare<'a>(cluster: &'a Cluster, numbers: &[u32]) -> Vec<Prepared<'a>> {
+    let mut classes = Classes { cluster, known: HashMap::new() };
+    let mut prepared = Vec::with_capacity(cluster.rules.len());
+    for (rule, id) in cluster.rules.iter().zip(numbers) {
+        let (from, to) = (classes.of(&rule.from), classes.of(&rule.to));
+        if !rule.traffic.names_ports() {
+            let regions = rule.traffic.regions(&NamedPorts::default());
+            add(&mut prepared, rule, *id, (&from, &to), regions);
+            continue;
+        }
+        for (regions, to) in by_ports(cluster, rule, &to) {
+            add(&mut prepared, rule, *id, (&from, &to), Some(regions));
+        }
+    }
+    prepared
+}
+
+/// Whom a selector means.
+#[derive(Clone)]
+struct Meant<'a> {
+    side: Side<'a>,
+    /// Endpoints whose role is not known, which may be meant too.
+    maybe: Side<'a>,
+}
+
+impl<'a> Meant<'a> {
+    fn classes(classes: Vec<Class>) -> Self {
+        let mut apps: Vec<AppId> =
+            classes.iter().filter(|(app, role)| is_one_role(*app, *role)).map(|class| class.0).collect();
+        apps.dedup();
+        let maybe = apps.into_iter().map(|app| (app, RoleId::UNKNOWN)).collect();
+        Self { side: Side::Classes(classes.into()), maybe: Side::Classes(maybe) }
+    }
+
+    /// Both.
+    fn all(&self) -> Side<'a> {
+        match (&self.side, &self.maybe) {
+            (Side::Classes(sure), Side::Classes(maybe)) if !maybe.is_empty() => {
+                Side::Classes(sure.iter().chain(maybe.iter()).copied().collect())
+            }
+            (side, _) => side.clone(),
+        }
+    }
+}
+
+fn is_one_role(app: AppId, role: RoleId) -> bool {
+    app.is_application() && role != RoleId::ANY
+}
+
+/// Adds what a rule says of those whom it means, and of those whom it may mean.
+fn add<'a>(
+    prepared: &mut Vec<Prepared<'a>>,
+    rule: &Rule,
+    id: u32,
+    (from, to): (&Meant<'a>, &Meant<'a>),
+    regions: Option<Vec<Region>>,
+) {
+    let closeness = [closeness(&rule.to), closeness(&rule.from)];
+    let regions: Option<Arc<[Region]>> = regions.map(Into::into);
+    let width = width(regions.as_deref());
+    let mut push = |from: Side<'a>, to: Side<'a>, rank| {
+        if !from.is_nobody() && !to.is_nobody() {
+            prepared.push(Prepared { id, rank, from, to, on: rule.on, closeness, regions: regions.clone(), width });
+        }
+    };
+    match rule.action {
+        Action::Allow => push(from.all(), to.all(), rule.rank()),
+        Action::Deny => push(from.side.clone(), to.side.clone(), rule.rank()),
+        Action::Pass | Action::Reject => {
+            let travels = Rank::new(rule.precedence.raw(), Action::Allow);
+            push(from.side.clone(), to.side.clone(), rule.rank());
+            push(from.maybe.clone(), to.all(), travels);
+            push(from.side.clone(), to.maybe.clone(), travels);
+        }
+    }
+}
+
+/// How closely a selector names a subject. The numbers of [`Direction`] are the order of the sides.
+fn closeness(selector: &Selector) -> u8 {
+    match selector {
+        Selector::Role(..) | Selector::Labelled(_) => 3,
+        Selector::App(_) | Selector::Host | Selector::Outside => 2,
+        Selector::Any | Selector::Everyone => 1,
+        Selector::Net(_) => 0,
+    }
+}
+
+/// Finds whom selectors mean, each once.
+struct Classes<'a> {
+    cluster: &'a Cluster,
+    known: HashMap<&'a Selector, Meant<'a>>,
+}
+
+impl<'a> Classes<'a> {
+    fn of(&mut self, selector: &'a Selector) -> Meant<'a> {
+        self.known.entry(selector).or_insert_with(|| meant(self.cluster, selector)).clone()
+    }
+}
+
+fn meant<'a>(cluster: &'a Cluster, selector: &'a Selector) -> Meant<'a> {
+    Meant::classes(match selector {
+        Selector::Any => vec![ANY],
+        Selector::Host => vec![HOST],
+        Selector::Outside => vec![OUTSIDE],
+        Selector::Everyone => vec![ANY, HOST, OUTSIDE],
+        Selector::App(name) => cluster.apps.get(name).map(|app| (app.number, RoleId::ANY)).into_iter().collect(),
+        Selector::Role(name, wanted) => {
+            let roles =
+                cluster.apps.get(name).into_iter().flat_map(|app| app.roles.iter().map(move |role| (app, role)));
+            roles
+                .filter(|(_, (own, role))| role.is_called(own, wanted))
+                .map(|(app, (_, role))| (app.number, role.number))
+                .collect()
+        }
+        Selector::Labelled(labelled) => {
+            let apps = cluster.apps.values().filter(|app| labelled.apps.contain(app));
+            let selected = |app: &'a App| {
+                // Labels that select everybody select roles too that are not known here.
+                if labelled.labels.is_empty() {
+                    return vec![(app.number, RoleId::ANY)];
+                }
+                let with = app.roles.values().filter(|role| labelled.selects(Some(role))).map(|role| role.number);
+                let without = labelled.selects(None).then_some(RoleId::NONE);
+                without.into_iter().chain(with).map(|role| (app.number, role)).collect()
+            };
+            apps.flat_map(selected).collect()
+        }
+        Selector::Net(net) => {
+            return Meant { side: Side::Net(net), maybe: Side::Classes(Arc::default()) };
+        }
+    })
+}
+
+/// Protocol, first and last port.
+type Place = (u8, u16, u16);
+
+/// The receivers of a rule that names ports, by what it comes to for them.
+fn by_ports<'a>(cluster: &Cluster, rule: &Rule, to: &Meant<'a>) -> Vec<(Vec<Region>, Meant<'a>)> {
+    let nothing = NamedPorts::default();
+    let regions = |ports: &NamedPorts| rule.traffic.regions(ports).unwrap_or_default();
+    let classes = match &to.side {
+        Side::Classes(classes) => classes,
+        Side::Net(_) => return vec![(regions(&nothing), to.clone())],
+    };
+    let mut found: BTreeMap<Vec<Place>, (Vec<Region>, Vec<Class>)> = BTreeMap::new();
+    let mut note = |class: Class, ports: &NamedPorts| {
+        let regions = regions(ports);
+        let key = regions.iter().map(|region| (region.protocol, *region.ports.start(), *region.ports.end())).collect();
+        found.entry(key).or_insert_with(|| (regions, Vec::new())).1.push(class);
+    };
+    for &(app, role) in &**classes {
+        if !app.is_application() && (app, role) != ANY {
+            note((app, role), &nothing);
+            continue;
+        }
+        for known in cluster.apps.values().filter(|known| (app, role) == ANY || known.number == app) {
+            let wanted = |number: RoleId| role == RoleId::ANY || role == number;
+            if wanted(RoleId::NONE) {
+                note((known.number, RoleId::NONE), &nothing);
+            }
+            for Role { number, ports, .. } in known.roles.values().filter(|known| wanted(known.number)) {
+                note((known.number, *number), ports);
+            }
+        }
+    }
+    found
+        .into_values()
+        .filter(|(regions, _)| !regions.is_empty())
+        .map(|(regions, classes)| (regions, Meant::classes(classes)))
+        .collect()
+}
