@@ -1,5 +1,6 @@
 //! Clusters of namespaced hosts with a real daemon each.
 
+mod accounts;
 mod cli;
 mod doctor;
 mod drift;

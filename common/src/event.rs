@@ -34,7 +34,7 @@ crate::wire! {
         pub hook: u8,
         /// [`crate::policy::Direction`] of the rule set that decided.
         pub direction: u8,
-        /// The rule that decided, or 0.
+        /// The rule that decided, 0 for a default, or [`crate::table::Account::NO_RULE`].
         pub rule: u32,
         /// Interface it came in on.
         pub link: u32,

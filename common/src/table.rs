@@ -136,8 +136,10 @@ tables! {
     Storms = "STORMS": PerCpuArray[256] 0, u32 => Bucket;
     /// Drops by reason.
     Drops = "DROPS": PerCpuArray[DropReason::COUNT as u32] 0, u32 => u64;
-    /// Traffic and drops by pair of apps.
-    Traffic = "TRAFFIC": PerCpuHash[16_384] 0, Pair => Counts;
+    /// Traffic and drops by pair of apps and rule.
+    Traffic = "TRAFFIC": PerCpuHash[65_536] NO_PREALLOC, Account => Counts;
+    /// What would have been counted in `TRAFFIC` if there had been room. One element.
+    Uncounted = "UNCOUNTED": PerCpuArray[1] 0, u32 => Counts;
     /// How often each reason may be told.
     Samples = "SAMPLES": PerCpuArray[DropReason::COUNT as u32] 0, u32 => Bucket;
 }
@@ -160,12 +162,16 @@ crate::wire! {
         pub reserved: u32,
     }
 
-    /// Two apps.
-    pub struct Pair {
-        /// The sender's.
+    /// What packets are counted under.
+    pub struct Account {
+        /// The sender's app.
         pub src: AppId,
-        /// The receiver's.
+        /// The receiver's app.
         pub dst: AppId,
+        /// The rule that decided on the packet or on its flow; 0 is a default. [`Self::NO_RULE`], [`Self::PAST`].
+        pub rule: u32,
+        /// Zero. Kept for a rule that is only tried, and would have decided otherwise.
+        pub shadow: u32,
     }
 
     /// What passed and what did not.
@@ -178,14 +184,37 @@ crate::wire! {
         pub flows: u64,
         /// Packets dropped after both sides were known.
         pub drops: u64,
+        /// When something was counted last, in nanoseconds of the monotonic clock, to a tick.
+        pub last: u64,
+    }
+}
+
+impl Account {
+    /// The rule of packets that were dropped before any was asked.
+    pub const NO_RULE: u32 = u32::MAX;
+    /// The rule of all that rules counted which are no more. Only the daemon writes it.
+    pub const PAST: u32 = Self::NO_RULE - 1;
+    /// The greatest number that a rule can have.
+    pub const LAST_RULE: u32 = Self::PAST - 1;
+
+    /// What the rule with this number, or a default, decided between two apps.
+    #[inline(always)]
+    pub const fn new(src: AppId, dst: AppId, rule: u32) -> Self {
+        Self { src, dst, rule, shadow: 0 }
     }
 }
 
 impl Counts {
     /// One packet that was handed on, of `bytes`.
     #[inline(always)]
-    pub const fn packet(bytes: u32) -> Self {
-        Self { packets: 1, bytes: bytes as u64, flows: 0, drops: 0 }
+    pub const fn packet(bytes: u32, now: u64) -> Self {
+        Self { packets: 1, bytes: bytes as u64, flows: 0, drops: 0, last: now }
+    }
+
+    /// One packet that was dropped.
+    #[inline(always)]
+    pub const fn drop(now: u64) -> Self {
+        Self { packets: 0, bytes: 0, flows: 0, drops: 1, last: now }
     }
 
     /// Counts these too.
@@ -195,6 +224,9 @@ impl Counts {
         self.bytes += more.bytes;
         self.flows += more.flows;
         self.drops += more.drops;
+        if more.last > self.last {
+            self.last = more.last;
+        }
     }
 
     /// Both together.
@@ -210,7 +242,7 @@ pub const DIGEST: u64 = {
     let layouts = [
         SHAPES,
         Config::LAYOUT,
-        Pair::LAYOUT,
+        Account::LAYOUT,
         Counts::LAYOUT,
         Endpoint::LAYOUT,
         Route::LAYOUT,

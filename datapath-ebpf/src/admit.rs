@@ -8,7 +8,7 @@ use weft_common::id::{AppId, Epoch};
 use weft_common::parse::{Kind, Packet};
 use weft_common::policy::decide;
 use weft_common::route::HopKind;
-use weft_common::table::Counts;
+use weft_common::table::{Account, Counts};
 use weft_common::verdict::DropReason;
 
 use crate::maps::{self, Entry};
@@ -60,6 +60,8 @@ pub fn known(run: &mut Run, epoch: Epoch, len: u32, is_sender: impl Fn(&Side) ->
     }
     run.sender = Party::of(from);
     run.receiver = Party::of(to);
+    run.rule = flow.rule;
+    pass(run, len, 0);
     note(entry, run, len);
     true
 }
@@ -72,7 +74,7 @@ pub fn admit(run: &mut Run, len: u32) -> Result<(), DropReason> {
     let epoch = config.epoch;
     if matches!(run.packet.kind, Kind::IcmpError) {
         related(run, epoch)?;
-        pass(run, len);
+        pass(run, len, 0);
         return Ok(());
     }
     run.receiver = Party::at(&maps::route(run.packet.dst));
@@ -98,17 +100,12 @@ pub fn admit(run: &mut Run, len: u32) -> Result<(), DropReason> {
         let revoked = stale.is_some_and(|entry| entry.get().epoch != epoch);
         return Err(if revoked { DropReason::PolicyRevoked } else { reason });
     }
-    if stale.is_none() && !run.packet.may_open() {
-        pass(run, len);
-        return Ok(());
-    }
+    let opens = stale.is_none() && run.packet.may_open();
+    pass(run, len, u64::from(opens));
     match stale {
         Some(entry) => run.flow = *entry.get(),
-        None => {
-            run.flow = Flow { created: run.now, ..Flow::default() };
-            let counts = Counts { flows: 1, ..Counts::default() };
-            maps::count_traffic(run.sender.identity.app, run.receiver.identity.app, counts);
-        }
+        None if opens => run.flow = Flow { created: run.now, ..Flow::default() },
+        None => return Ok(()),
     }
     run.sender.place(&mut run.flow.side[run.packet.leg.index()]);
     run.receiver.place(&mut run.flow.side[run.packet.leg.other().index()]);
@@ -136,7 +133,7 @@ fn continues(flow: &Flow, run: &Run, epoch: Epoch) -> bool {
     }
 }
 
-/// Counts a packet of a flow that passes.
+/// Notes in its flow's entry that a packet passes.
 #[inline(always)]
 fn note(entry: Entry, run: &Run, len: u32) {
     let packet = &run.packet;
@@ -147,14 +144,15 @@ fn note(entry: Entry, run: &Run, len: u32) {
     } else {
         from.seq_next
     };
-    pass(run, len);
     entry.note(packet.leg, len, flow.next_state(packet), seq_next, run.now);
 }
 
-/// Counts a packet that passes, whether it has a flow or not.
+/// Counts a packet that passes, whether it has a flow or not, and the flow if it opens one: under the rule that the
+/// run has found.
 #[inline(always)]
-fn pass(run: &Run, len: u32) {
-    maps::count_traffic(run.sender.identity.app, run.receiver.identity.app, Counts::packet(len));
+fn pass(run: &Run, len: u32, flows: u64) {
+    let account = Account::new(run.sender.identity.app, run.receiver.identity.app, run.rule);
+    maps::count_traffic(&account, Counts { flows, ..Counts::packet(len, run.now) });
 }
 
 /// Whether it goes to or comes from the tunnel's port of whoever is behind this host's stack. Masqueraded, it
@@ -203,6 +201,7 @@ fn related(run: &mut Run, epoch: Epoch) -> Result<(), DropReason> {
     if others || packet.dst != addr || flow.epoch != epoch || flow.is_expired(packet.key.protocol, run.now) {
         return Err(DropReason::IcmpUnrelated);
     }
+    run.rule = flow.rule;
     run.receiver = Party::of(quoted);
     Ok(())
 }

@@ -15,10 +15,10 @@ use weft_common::event::sample::{self, Bucket};
 use weft_common::flow::{Flow, FlowKey, Leg, SEEN_STEP, State};
 use weft_common::fragment::{Datagram, DatagramKey};
 use weft_common::group::{GroupKey, Member, MemberKey};
-use weft_common::id::{AppId, PeerId};
+use weft_common::id::PeerId;
 use weft_common::policy::{PeerKey, PrefixKey, Rule, RuleKey, RuleSet, Rules, SetKey};
 use weft_common::route::{Endpoint, Route};
-use weft_common::table::{self, Config, Counts, Pair, Table};
+use weft_common::table::{self, Account, Config, Counts, Table};
 use weft_common::tunnel::Peer;
 
 use crate::run::Run;
@@ -57,8 +57,10 @@ static STORMS: PerCpuArray<Bucket> = PerCpuArray::with_max_entries(table::Storms
 #[map]
 static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(table::Drops::MAX, table::Drops::FLAGS);
 #[map]
-static TRAFFIC: PerCpuHashMap<Pair, Counts> =
+static TRAFFIC: PerCpuHashMap<Account, Counts> =
     PerCpuHashMap::with_max_entries(table::Traffic::MAX, table::Traffic::FLAGS);
+#[map]
+static UNCOUNTED: PerCpuArray<Counts> = PerCpuArray::with_max_entries(table::Uncounted::MAX, table::Uncounted::FLAGS);
 #[map]
 static SAMPLES: PerCpuArray<Bucket> = PerCpuArray::with_max_entries(table::Samples::MAX, table::Samples::FLAGS);
 #[map]
@@ -260,15 +262,16 @@ pub fn sampled(reason: u32, now: u64) -> Option<u64> {
     unsafe { (*bucket).take(now, sample::RATE) }
 }
 
-/// Adds to the counters of a pair of apps.
+/// Adds to an account.
 #[inline(always)]
-pub fn count_traffic(src: AppId, dst: AppId, add: Counts) {
-    let pair = Pair { src, dst };
-    if let Some(counts) = TRAFFIC.get_ptr_mut(pair) {
+pub fn count_traffic(account: &Account, add: Counts) {
+    if let Some(counts) = TRAFFIC.get_ptr_mut(account) {
         // SAFETY: this CPU's own element; nothing else runs on it before this program ends.
         unsafe { (*counts).add(add) };
-    } else {
-        // When the table is full the pair is not counted; the daemon shows how full it is.
-        _ = TRAFFIC.insert(pair, add, 0);
+    } else if TRAFFIC.insert(account, add, 0).is_err()
+        && let Some(counts) = UNCOUNTED.get_ptr_mut(0)
+    {
+        // SAFETY: as above.
+        unsafe { (*counts).add(add) };
     }
 }

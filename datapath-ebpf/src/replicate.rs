@@ -15,7 +15,7 @@ use weft_common::id::{AppId, Identity, PeerId};
 use weft_common::parse::Packet;
 use weft_common::policy::decide;
 use weft_common::route::{Hop, HopKind};
-use weft_common::table::Counts;
+use weft_common::table::{Account, Counts};
 use weft_common::verdict::DropReason;
 
 use crate::maps;
@@ -257,14 +257,16 @@ fn may_have(run: &mut Run, to: Identity) -> bool {
     run.query.dst_addr = run.packet.dst;
     run.query.protocol = run.packet.protocol;
     run.query.port = run.packet.policy_port;
-    decide(&maps::Compiled, maps::config().epoch, &run.query).verdict.is_ok()
+    let decision = decide(&maps::Compiled, maps::config().epoch, &run.query);
+    run.rule = decision.rule;
+    decision.verdict.is_ok()
 }
 
-/// Counts a packet that one of the sender's app gets.
+/// Counts a packet that one of the sender's app gets, under the rule that allowed it this copy.
 #[inline(always)]
 pub fn count(len: u32, run: &Run) {
     let app = run.sender.identity.app;
-    maps::count_traffic(app, app, Counts::packet(len));
+    maps::count_traffic(&Account::new(app, app, run.rule), Counts::packet(len, run.now));
 }
 
 /// What the members of an app say of a frame.

@@ -4,19 +4,20 @@
 
 use aya_ebpf::helpers::bpf_skb_load_bytes;
 use weft_common::event::{Drop, Hook, Kind, MISS_BYTES, Miss};
+use weft_common::header::protocol;
 use weft_common::id::AppId;
-use weft_common::table::Counts;
+use weft_common::table::{Account, Counts};
 
 use crate::maps;
 use crate::packet::Skb;
 use crate::run::Run;
 
-/// Reports a drop, if its reason has not been reported too often, and counts it for the pair of apps.
+/// Reports a drop, if its reason has not been reported too often, and counts it for the pair of apps and the rule.
 #[inline(never)]
 pub fn dropped(skb: &Skb, run: &Run) {
     let (src, dst) = (run.sender.identity, run.receiver.identity);
     if src.app != AppId::ANY && dst.app != AppId::ANY {
-        maps::count_traffic(src.app, dst.app, Counts { drops: 1, ..Counts::default() });
+        maps::count_traffic(&Account::new(src.app, dst.app, run.rule), Counts::drop(run.now));
     }
     let Some(skipped) = maps::sampled(run.reason, run.now) else { return };
     let Some(mut entry) = maps::EVENTS.reserve::<Record<Drop>>(0) else { return };
@@ -40,7 +41,8 @@ pub fn dropped(skb: &Skb, run: &Run) {
     event.src = packet.src;
     event.dst = packet.dst;
     event.src_port = ports.src;
-    event.dst_port = ports.dst;
+    let is_icmp = matches!(packet.protocol, protocol::ICMP | protocol::ICMPV6);
+    event.dst_port = if is_icmp { packet.policy_port } else { ports.dst };
     event.protocol = packet.protocol;
     event.tcp_flags = packet.tcp_flags;
     entry.submit(0);

@@ -13,6 +13,7 @@ use weft_common::id::Identity;
 use weft_common::parse::Packet;
 use weft_common::policy::Query;
 use weft_common::route::{Hop, Route};
+use weft_common::table::Account;
 use weft_common::tunnel::Tunnel;
 
 use crate::outcome::{Forward, Outcome};
@@ -38,7 +39,7 @@ pub struct Run {
     pub flow: Flow,
     /// When the run began, in nanoseconds of the monotonic clock.
     pub now: u64,
-    /// The rule that decided.
+    /// The rule that decided, 0 for a default, or [`Account::NO_RULE`].
     pub rule: u32,
     /// When the packet does not fit: what does.
     pub mtu: u32,
@@ -81,10 +82,11 @@ impl Run {
         self.packet.dst = Ip::NONE;
         self.packet.key.port = [0; 2];
         self.packet.protocol = 0;
+        self.packet.policy_port = 0;
         self.packet.tcp_flags = 0;
         self.sender = Party::default();
         self.receiver = Party::default();
-        self.rule = 0;
+        self.rule = Account::NO_RULE;
         self.mtu = 0;
         self.direction = 0;
         self.forward = Forward::Done;

@@ -83,7 +83,7 @@ fn leads_to(skb: &Skb, run: &mut Run, ether: &Ether) -> Result<To, DropReason> {
     if ether.is_of_the_link() || ether.destination() == Mac::GATEWAY {
         return Err(DropReason::UnknownStation);
     }
-    decide_frame(&maps::Compiled, maps::config().epoch, app)?;
+    permit(run, app)?;
     let is_for_many = ether.destination().is_group();
     if !is_for_many {
         let found = seek(app, run.sender.hop, ether);
@@ -117,7 +117,7 @@ fn comes_from(run: &mut Run, peer: PeerId, ether: &Ether) -> Result<To, DropReas
         return Err(DropReason::PeerNotOwner);
     }
     run.sender = Party { hop, identity, mac: ether.source() };
-    decide_frame(&maps::Compiled, maps::config().epoch, identity.app)?;
+    permit(run, identity.app)?;
     // It has no bits for congestion.
     close_ecn(run.tunnel.tos, 0)?;
     if ether.destination().is_group() {
@@ -128,6 +128,14 @@ fn comes_from(run: &mut Run, peer: PeerId, ether: &Ether) -> Result<To, DropReas
     }
     run.receiver.hop = Hop::local(found.link);
     Ok(To::Endpoint)
+}
+
+/// Whether the endpoints of an app may exchange frames. Then its default has decided: no rule can.
+#[inline(always)]
+fn permit(run: &mut Run, app: AppId) -> Result<(), DropReason> {
+    decide_frame(&maps::Compiled, maps::config().epoch, app)?;
+    run.rule = 0;
+    Ok(())
 }
 
 /// Whether a peer was given a part of an app, and so may have endpoints of it.

@@ -127,7 +127,7 @@ fn a_program_that_says_otherwise_than_the_tables_is_told_loudly() {
     });
 }
 
-fn digest_directory(cluster: &Cluster) -> std::path::PathBuf {
+pub(super) fn digest_directory(cluster: &Cluster) -> std::path::PathBuf {
     let found = fs::read_dir(cluster.hosts[0].bpffs()).unwrap().next().unwrap();
     found.unwrap().path()
 }
@@ -246,6 +246,7 @@ fn what_is_listed_has_names_and_times_and_says_what_to_do() {
     assert_eq!(ping(&web.netns, other.v4, SILENCE), Outcome::TimedOut);
     let drops = cluster.weft(0, &["drops"]);
     let dropped = drops["recent"].as_array().unwrap().last().unwrap();
+    assert_eq!(dropped["protocol"], "icmp/8/0");
     assert_eq!(dropped["rule"]["text"], "default of blog: closed to other apps");
     assert_eq!(dropped["would_allow"], "allow shop/web -> blog/db icmp");
     let pairs = cluster.weft(0, &["traffic"]);

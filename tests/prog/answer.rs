@@ -68,7 +68,7 @@ fn a_rejected_segment_is_reset_as_the_rfc_says() {
             assert_eq!((ip.src, ip.dst, ip.hops, ip.traffic_class), (press.ip, web.ip, 64, 0));
             assert_eq!((answer.src_mac, answer.dst_mac), (Mac::GATEWAY.bytes(), web.mac));
         }
-        lab.assert_only_changed(&["a.drops.policy-rejected +10", "a.shop>blog.drops +10"]);
+        lab.assert_only_changed(&["a.drops.policy-rejected +10", "a.shop>blog.drops +10", "a.rule-1.drops +10"]);
     }
 }
 
@@ -155,6 +155,7 @@ fn a_deny_and_a_default_are_silent() {
             "a.shop>shop.drops +2",
             "a.drops.policy-default +2",
             "a.shop>blog.drops +2",
+            "a.rule-1.drops +2",
         ]);
     }
 }
@@ -174,14 +175,14 @@ fn a_rejection_by_the_receivers_host_comes_back_through_the_tunnel() {
         let wire = lab.sends(WEB, &syn).leaves_for(At::B);
         lab.settle();
         let back = lab.receives(At::B, &wire).answered();
-        lab.assert_only_changed(&["b.drops.policy-rejected +1", "b.shop>blog.drops +1"]);
+        lab.assert_only_changed(&["b.drops.policy-rejected +1", "b.shop>blog.drops +1", "b.rule-1.drops +1"]);
         let [b, a] = [At::B, At::A].map(|at| at.station(net.outer).ip);
         let outer = back.decode();
         assert_eq!([outer.ip().src, outer.ip().dst], [b, a]);
         assert_eq!((outer.tunnel().vni, outer.tunnel().group, outer.tunnel().flags), (STORE.app.0, STORE.role.0, 0x88));
         let inside = lab.receives(At::A, &back).enters(WEB, into);
         assert_eq!(reset(&read(&inside)), ([80, 40000], RST | ACK, 0, 1001));
-        lab.assert_only_changed(&["a.blog>shop.packets +1"]);
+        lab.assert_only_changed(&["a.blog>shop.packets +1", "a.rule-1.packets +1"]);
 
         let query = udp(web, store).payload(b"query").frame();
         let wire = lab.sends(WEB, &query).leaves_for(At::B);
@@ -207,7 +208,7 @@ fn the_host_is_told_too() {
             assert_eq!(reset(&read(&answer)), ([80, 40000], RST | ACK, 0, 6));
             assert_eq!(answer.decode().dst_mac, Mac::GATEWAY.bytes());
         }
-        lab.assert_only_changed(&["a.drops.policy-rejected +2", "a.host>shop.drops +2"]);
+        lab.assert_only_changed(&["a.drops.policy-rejected +2", "a.host>shop.drops +2", "a.rule-1.drops +2"]);
         let nobody = Station::new([2, 0, 0, 0, 0, 9], address(SHOP, At::A, 99, net.inner));
         let answer = read(&lab.host_sends(At::A, &udp(gateway, nobody).frame()).answered());
         assert!(matches!(answer.icmp(), Some((3, 1) | (1, 3))), "{answer}");

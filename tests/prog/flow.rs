@@ -45,6 +45,8 @@ fn an_epoch_that_changes_nothing_is_not_noticed() {
             "a.shop>blog.packets +1",
             "b.blog>shop.packets +1",
             "b.shop>blog.packets +1",
+            "a.rule-1.packets +2",
+            "b.rule-1.packets +2",
         ]);
     }
 }
@@ -89,7 +91,12 @@ fn what_is_allowed_again_goes_on_where_it_was() {
     lab.enforce(&[RULE]);
     let [store, web] = net.pair([STORE, WEB]);
     lab.delivers([STORE, WEB], &tcp(store, web).ports(5432, 40000).ack());
-    lab.assert_only_changed(&["a.blog>shop.packets +1", "b.blog>shop.packets +1"]);
+    lab.assert_only_changed(&[
+        "a.blog>shop.packets +1",
+        "b.blog>shop.packets +1",
+        "a.rule-1.packets +1",
+        "b.rule-1.packets +1",
+    ]);
 }
 
 #[test]
@@ -164,7 +171,7 @@ fn an_endpoint_that_moves_to_another_host_keeps_its_flows() {
         lab.receives(At::A, &wire).enters(WEB, into);
         let [web, store] = net.pair([WEB, STORE]);
         lab.sends(WEB, &tcp(web, store).ports(40000, 5432).ack()).leaves_for(At::C);
-        lab.assert_only_changed(&["a.blog>shop.packets +1", "a.shop>blog.packets +1"]);
+        lab.assert_only_changed(&["a.blog>shop.packets +1", "a.shop>blog.packets +1", "a.rule-1.packets +2"]);
         let home = Route { hop: Hop::peer(PeerId(2)), ..moved };
         lab.tables(At::A).route((128, store.ip.into()), home);
     }

@@ -36,6 +36,10 @@ fn the_pieces_of_a_datagram_follow_its_first_one() {
             "b.flows +1",
             "b.shop>blog.flows +1",
             "b.shop>blog.packets +3",
+            "a.rule-1.flows +1",
+            "a.rule-1.packets +3",
+            "b.rule-1.flows +1",
+            "b.rule-1.packets +3",
         ]);
         // The answer comes in pieces too, and in any order behind its first.
         let [store, web] = net.pair([STORE, WEB]);
@@ -48,6 +52,8 @@ fn the_pieces_of_a_datagram_follow_its_first_one() {
             "a.blog>shop.packets +3",
             "b.datagrams +1",
             "b.blog>shop.packets +3",
+            "a.rule-1.packets +3",
+            "b.rule-1.packets +3",
         ]);
     }
 }
@@ -57,6 +63,7 @@ fn a_large_ping_is_answered_and_survives_an_epoch_between_its_pieces() {
     let mut lab = Lab::with_rules(&["allow shop/web -> blog/db icmp/8", "allow shop/web -> blog/db icmpv6/128"]);
     for net in Net::ALL {
         lab.over(net);
+        let rule = if net.inner == Family::V4 { 1 } else { 2 };
         let [web, store] = net.pair([WEB, STORE]);
         for part in echo_request(web, store, [7, 1]).payload_length(3000).frame().fragments(1200) {
             lab.delivers([WEB, STORE], &part);
@@ -78,6 +85,10 @@ fn a_large_ping_is_answered_and_survives_an_epoch_between_its_pieces() {
             "b.shop>blog.flows +1",
             "b.shop>blog.packets +3",
             "b.blog>shop.packets +3",
+            &format!("a.rule-{rule}.flows +1"),
+            &format!("a.rule-{rule}.packets +6"),
+            &format!("b.rule-{rule}.flows +1"),
+            &format!("b.rule-{rule}.packets +6"),
         ]);
     }
 }

@@ -98,6 +98,8 @@ fn what_is_routed_in_is_from_outside() {
             "a.outside>shop.flows +1",
             "a.outside>shop.packets +1",
             "a.shop>outside.packets +1",
+            "a.rule-1.flows +1",
+            "a.rule-1.packets +2",
         ]);
         lab.host_routes(At::A, lan, &tcp(outsider, web).ports(1, 81).syn()).dropped();
         let press = PRESS.station(net.inner);
@@ -228,6 +230,10 @@ fn the_outside_comes_in_by_one_host_and_reaches_a_container_on_another() {
             "b.outside>shop.flows +1",
             "b.outside>shop.packets +1",
             "b.shop>outside.packets +1",
+            "a.rule-1.flows +1",
+            "a.rule-1.packets +2",
+            "b.rule-1.flows +1",
+            "b.rule-1.packets +2",
         ]);
         let wire = lab.host_routes(At::A, lan, &tcp(outsider, db).ports(1, 81).syn());
         assert_eq!(wire.dropped(), DropReason::PolicyDefault);

@@ -82,7 +82,12 @@ fn an_error_about_a_flow_passes_to_the_side_it_is_about() {
                 let error = error(store, web, problem, &sent).frame();
                 assert_eq!(lab.delivers([STORE, WEB], &error), error.between(store.mac, WEB.mac()));
             }
-            lab.assert_only_changed(&["a.blog>shop.packets +6", "b.blog>shop.packets +6"]);
+            lab.assert_only_changed(&[
+                "a.blog>shop.packets +6",
+                "b.blog>shop.packets +6",
+                "a.rule-1.packets +6",
+                "b.rule-1.packets +6",
+            ]);
         }
     }
 }

@@ -11,6 +11,7 @@ mod rig;
 pub(crate) mod rules;
 pub(crate) mod state;
 
+use aya::maps::PerCpuValues;
 use cast::{APPS, At, MEMBERS, Member, Net, address, octet};
 use event::Event;
 use machine::{Context, Machine, Program, Run, Tables};
@@ -26,7 +27,7 @@ use weft_common::flow::Flow;
 use weft_common::group::{self, MemberKey};
 use weft_common::id::{AppId, Epoch, Identity, PeerId, RoleId};
 use weft_common::route::{Endpoint, Hop, Route};
-use weft_common::table::Config;
+use weft_common::table::{Account, Config, Counts};
 use weft_common::tunnel::{PORT, Peer};
 use weft_common::verdict::DropReason;
 use weft_tests::frame::Frame;
@@ -156,11 +157,16 @@ impl Lab {
 
     /// A container sends the same again and again, faster than anybody looks at it.
     pub(crate) fn floods(&mut self, member: Member, frame: &Frame, times: usize) {
+        self.floods_each(member, std::iter::repeat_n(frame, times));
+    }
+
+    /// A container sends these, faster than anybody looks at them.
+    pub(crate) fn floods_each<'a>(&mut self, member: Member, frames: impl IntoIterator<Item = &'a Frame>) {
         let link = self.link(member.at, member.name);
         let (machine, space) = self.machine(member.at);
         let (code, _) = machine.program(Program::FromWorkload);
         space.run(|| {
-            for _ in 0..times {
+            for frame in frames {
                 let ran = code.run(Context { link, ..Context::default() }, frame.bytes());
                 ran.unwrap_or_else(|error| panic!("run with {frame:?}: {error}"));
             }
@@ -364,6 +370,34 @@ impl Lab {
     fn write_config(&mut self, at: At, epoch: Epoch) {
         let config = Config { epoch, gateway: self.link(at, "gateway"), port: PORT.into(), reserved: 0 };
         self.tables(at).config.set(0, config, 0).expect("write the configuration");
+    }
+}
+
+/// Accounts.
+impl Lab {
+    /// What a host has counted under an account.
+    pub(crate) fn account(&self, at: At, account: Account) -> Counts {
+        self.states()[at as usize].traffic.get(&account).copied().unwrap_or_default()
+    }
+
+    /// How many accounts a host has.
+    pub(crate) fn accounts(&self, at: At) -> usize {
+        self.states()[at as usize].traffic.len()
+    }
+
+    /// Opens accounts in which nothing was counted.
+    pub(crate) fn open_accounts(&mut self, at: At, accounts: impl IntoIterator<Item = Account>) {
+        let table = &mut self.tables(at).traffic;
+        let cpus = aya::util::nr_cpus().expect("count the CPUs");
+        for account in accounts {
+            let nothing = PerCpuValues::try_from(vec![Counts::default(); cpus]).expect("a value per CPU");
+            table.insert(account, nothing, 0).expect("open an account");
+        }
+    }
+
+    /// Takes an account away.
+    pub(crate) fn close_account(&mut self, at: At, account: Account) {
+        self.tables(at).traffic.remove(&account).expect("close an account");
     }
 }
 

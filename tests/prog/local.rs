@@ -127,6 +127,6 @@ fn an_address_that_nobody_has_is_told_unreachable_and_the_daemon_is_asked() {
         let read = ran.answered().decode();
         read.assert_sound();
         assert_eq!((read.ip().src, read.ip().dst, read.dst_mac), (nobody.ip, web.ip, web.mac));
-        lab.assert_only_changed(&["a.drops.no-route +1", "a.misses +1", "a.shop>shop.drops +1"]);
+        lab.assert_only_changed(&["a.drops.no-route +1", "a.misses +1", "a.shop>shop.drops +1", "a.no-rule.drops +1"]);
     }
 }

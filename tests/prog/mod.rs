@@ -4,6 +4,7 @@
 //! Every story asserts the whole state: [`lab::Lab`] compares all counters of all hosts, and what a story did not
 //! expect fails it.
 
+mod accounts;
 mod answer;
 mod differential;
 mod flow;

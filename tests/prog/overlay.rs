@@ -148,6 +148,8 @@ fn an_endpoint_too_new_to_be_known_speaks_when_its_host_has_the_block() {
             "b.shop>shop.packets +1",
             "b.drops.policy-absent +1",
             "b.shop>blog.drops +1",
+            "b.rule-1.flows +1",
+            "b.rule-1.packets +1",
         ]);
     }
 }
@@ -327,6 +329,7 @@ fn the_reply_of_a_ping_finds_its_flow() {
     let mut lab = Lab::with_rules(&["allow shop/web -> blog/db icmp/8", "allow shop/web -> blog/db icmpv6/128"]);
     for net in Net::ALL {
         lab.over(net);
+        let rule = if net.inner == Family::V4 { 1 } else { 2 };
         let [web, store] = net.pair([WEB, STORE]);
         let ping = echo_request(web, store, [7, 1]).payload(b"abc").frame();
         lab.delivers([WEB, STORE], &ping);
@@ -342,6 +345,10 @@ fn the_reply_of_a_ping_finds_its_flow() {
             "b.shop>blog.flows +1",
             "b.shop>blog.packets +1",
             "b.blog>shop.packets +1",
+            &format!("a.rule-{rule}.flows +1"),
+            &format!("a.rule-{rule}.packets +2"),
+            &format!("b.rule-{rule}.flows +1"),
+            &format!("b.rule-{rule}.packets +2"),
         ]);
     }
 }

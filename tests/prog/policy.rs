@@ -74,6 +74,10 @@ fn one_rule_lets_exactly_one_port_through_with_its_replies() {
             "b.shop>blog.flows +1",
             "b.shop>blog.packets +2",
             "b.blog>shop.packets +1",
+            "a.rule-1.flows +1",
+            "a.rule-1.packets +3",
+            "b.rule-1.flows +1",
+            "b.rule-1.packets +3",
         ]);
 
         // Another port, another protocol, another role.
@@ -128,7 +132,7 @@ fn a_rule_inside_an_app_narrows_what_is_open() {
         lab.sends(WEB, &tcp(web, db).ports(1, 5433).syn()).dropped();
         let [web, cache] = net.pair([WEB, CACHE]);
         lab.sends(WEB, &udp(web, cache).frame()).dropped();
-        lab.assert_only_changed(&["a.drops.policy-denied +2", "a.shop>shop.drops +2"]);
+        lab.assert_only_changed(&["a.drops.policy-denied +2", "a.shop>shop.drops +2", "a.rule-1.drops +2"]);
         // Without a role it is none of the rule's business.
         let [web, plain] = net.pair([WEB, PLAIN]);
         lab.delivers([WEB, PLAIN], &udp(web, plain).frame());
@@ -176,14 +180,17 @@ fn a_prefix_is_matched_by_address_whoever_has_it() {
     let mut lab = Lab::with_rules(&rules);
     for net in Net::LOCAL {
         lab.over(net);
+        let [mail, names] = if net.inner == Family::V4 { [1, 3] } else { [2, 4] };
         let web = WEB.station(net.inner);
         lab.sends(WEB, &tcp(web, net.outsider()).ports(1, 25).syn()).dropped();
-        lab.assert_only_changed(&["a.drops.policy-denied +1", "a.shop>outside.drops +1"]);
+        let rule = format!("a.rule-{mail}.drops +1");
+        lab.assert_only_changed(&["a.drops.policy-denied +1", "a.shop>outside.drops +1", &rule]);
         lab.sends(WEB, &tcp(web, net.outsider()).ports(1, 26).syn()).reaches_host();
         lab.settle();
         let [web, db] = net.pair([WEB, DB]);
         lab.sends(WEB, &udp(web, db).ports(1, 53).frame()).dropped();
-        lab.assert_only_changed(&["a.drops.policy-denied +1", "a.shop>shop.drops +1"]);
+        let rule = format!("a.rule-{names}.drops +1");
+        lab.assert_only_changed(&["a.drops.policy-denied +1", "a.shop>shop.drops +1", &rule]);
         let [web, plain] = net.pair([WEB, PLAIN]);
         lab.delivers([WEB, PLAIN], &udp(web, plain).ports(1, 53).frame());
         lab.settle();
@@ -209,6 +216,9 @@ fn the_host_and_the_outside_are_identities_like_any_other() {
             "a.shop>host.drops +1",
             "a.shop>outside.drops +1",
             "a.host>shop.drops +1",
+            "a.rule-1.drops +1",
+            "a.rule-2.drops +1",
+            if net.inner == Family::V4 { "a.rule-3.drops +1" } else { "a.rule-4.drops +1" },
         ]);
         lab.sends(WEB, &udp(web, gateway).frame()).reaches_host();
         lab.sends(WEB, &tcp(web, net.outsider()).syn()).reaches_host();

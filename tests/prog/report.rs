@@ -7,9 +7,12 @@ use weft_common::event::sample::RATE;
 use weft_common::event::{Drop, Hook, MISS_BYTES, Miss};
 use weft_common::id::Identity;
 use weft_common::policy::Direction;
+use weft_common::table::Account;
 use weft_common::verdict::DropReason;
+use weft_tests::frame::icmp::echo_request;
 use weft_tests::frame::tunnel::Vxlan;
 use weft_tests::frame::{Station, tcp, udp};
+use weft_tests::underlay::Family;
 
 #[track_caller]
 fn dropped(events: &[Event]) -> Drop {
@@ -48,6 +51,11 @@ fn a_drop_is_told_with_who_whom_and_which_rule() {
         assert_eq!(told, expect);
         assert_ne!(told.time, 0);
         lab.settle();
+        // Of a ping its type and code.
+        let told = dropped(&lab.sends(WEB, &echo_request(web, press, [7, 1]).frame()).events);
+        let kind = if net.inner == Family::V4 { [8, 0] } else { [128, 0] };
+        assert_eq!(told.dst_port.to_be_bytes(), kind);
+        lab.settle();
         // At the other end: the default of the receiver's ingress.
         let [press, db] = net.pair([PRESS, DB]);
         let [a, b] = [At::A, At::B].map(|at| at.station(net.outer));
@@ -71,7 +79,8 @@ fn what_was_not_found_out_is_not_told_from_the_run_before() {
     let tagged = tcp(web, press).syn().vlan(5).between([2, 9, 9, 9, 9, 9], press.mac);
     let told = dropped(&lab.sends(WEB, &tagged).events);
     assert_eq!((told.src_identity, told.dst_identity), (Identity::default(), Identity::default()));
-    assert_eq!((told.src_port, told.dst_port, told.protocol, told.tcp_flags, told.rule), (0, 0, 0, 0, 0));
+    assert_eq!((told.src_port, told.dst_port, told.protocol, told.tcp_flags), (0, 0, 0, 0));
+    assert_eq!(told.rule, Account::NO_RULE);
     assert_eq!((told.src, told.dst), Default::default());
     lab.settle();
 }
@@ -113,7 +122,12 @@ fn a_packet_that_misses_is_handed_over_as_it_came() {
             let missed: Vec<_> = ran.events.iter().filter(|event| matches!(event, Event::Miss(..))).collect();
             assert_eq!(missed, [&Event::Miss(expect, known.to_vec())]);
             ran.answered();
-            lab.assert_only_changed(&["a.drops.no-route +1", "a.misses +1", "a.shop>shop.drops +1"]);
+            lab.assert_only_changed(&[
+                "a.drops.no-route +1",
+                "a.misses +1",
+                "a.shop>shop.drops +1",
+                "a.no-rule.drops +1",
+            ]);
         }
     }
 }

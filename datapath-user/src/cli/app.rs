@@ -43,7 +43,7 @@ pub(super) fn detail(page: &mut Page, AppDetail { app, endpoints, rules }: &AppD
     page.gap();
     endpoint::table(page, endpoints, now);
     page.gap();
-    policy::table(page, rules);
+    policy::table(page, rules, now);
 }
 
 pub(super) fn defaults(page: &mut Page, defaults: Defaults) {

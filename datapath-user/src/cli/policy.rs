@@ -6,16 +6,17 @@ use super::{
     table::{Table, left, right},
 };
 use crate::front::api::dto::{
-    rules::{Action, Policy, Rule, RuleChange, RuleList},
+    rules::{Action, ByDefault, Hits, Policy, Rule, RuleChange, RuleList},
     side::Decision,
+    time::Timestamp,
 };
 
-pub(super) fn list(page: &mut Page, RuleList { rules, revision }: &RuleList) {
-    table(page, rules);
+pub(super) fn list(page: &mut Page, RuleList { rules, revision }: &RuleList, now: Timestamp) {
+    table(page, rules, now);
     page.toned(Tone::Faint, format!("revision {revision}"));
 }
 
-pub(super) fn table(page: &mut Page, rules: &[Rule]) {
+pub(super) fn table(page: &mut Page, rules: &[Rule], now: Timestamp) {
     if rules.is_empty() {
         return page.line("No rules: the defaults of the apps hold.");
     }
@@ -26,13 +27,18 @@ pub(super) fn table(page: &mut Page, rules: &[Rule]) {
         left("TO"),
         left("WHAT"),
         right("PREC"),
+        right("PACKETS"),
+        right("FLOWS"),
+        right("DROPS"),
+        right("LAST HIT"),
         left("NAME"),
         left("WRITTEN"),
     ]);
     for rule in rules {
-        let Rule { id, name, action, from, to, what, on, precedence, text: _, policy, source } = rule;
+        let Rule { id, name, action, from, to, what, on, precedence, text: _, policy, source, hits } = rule;
         let what = on.map_or_else(|| what.clone(), |on| format!("{what} on {}", on.name()));
         let name = [policy.as_deref(), name.as_deref()].into_iter().flatten().collect::<Vec<_>>().join("/");
+        let of = |cell: fn(&Hits) -> Span| hits.as_ref().map(cell).unwrap_or_default();
         table.row([
             id.map(Span::from).unwrap_or_default(),
             self::action(*action),
@@ -40,6 +46,10 @@ pub(super) fn table(page: &mut Page, rules: &[Rule]) {
             to.into(),
             what.into(),
             precedence.into(),
+            of(|hits| human::count(hits.packets).into()),
+            of(|hits| human::count(hits.flows).into()),
+            of(drops),
+            hits.as_ref().map(|hits| last(hits, now)).unwrap_or_default(),
             name.into(),
             source.as_ref().map(|source| human::source(source).into()).unwrap_or_default(),
         ]);
@@ -47,16 +57,19 @@ pub(super) fn table(page: &mut Page, rules: &[Rule]) {
     page.table(&table);
 }
 
-pub(super) fn show(page: &mut Page, policy: &Policy) {
-    let Policy { app, defaults, ingress, egress, revision, hosts } = policy;
+pub(super) fn show(page: &mut Page, policy: &Policy, now: Timestamp) {
+    let Policy { app, defaults, ingress, egress, by_default, revision, hosts } = policy;
     page.toned(Tone::Strong, format!("policy of app {app}"));
     app::defaults(page, *defaults);
     page.gap();
     page.toned(Tone::Strong, "to the app");
-    table(page, ingress);
+    table(page, ingress, now);
     page.gap();
     page.toned(Tone::Strong, "from the app");
-    table(page, egress);
+    table(page, egress, now);
+    page.gap();
+    page.toned(Tone::Strong, "by default");
+    defaults_table(page, by_default, now);
     page.gap();
     let there = hosts.iter().filter(|host| host.revision >= Some(*revision)).count();
     page.line(format!("{there}/{} hosts are known to enforce revision {revision}", hosts.len()));
@@ -64,6 +77,43 @@ pub(super) fn show(page: &mut Page, policy: &Policy) {
         let at = host.revision.map_or("not known".to_owned(), |revision| format!("revision {revision}"));
         page.toned(Tone::Odd, format!("  {}: {at}", host.host));
     }
+}
+
+fn defaults_table(page: &mut Page, pairs: &[ByDefault], now: Timestamp) {
+    if pairs.is_empty() {
+        return page.line("Nothing yet.");
+    }
+    let mut table = Table::new([
+        left("FROM"),
+        left("TO"),
+        right("PACKETS"),
+        right("BYTES"),
+        right("FLOWS"),
+        right("DROPS"),
+        right("LAST HIT"),
+    ]);
+    for ByDefault { from, to, hits } in pairs {
+        table.row([
+            from.into(),
+            to.into(),
+            human::count(hits.packets).into(),
+            human::bytes(hits.bytes).into(),
+            human::count(hits.flows).into(),
+            drops(hits),
+            last(hits, now),
+        ]);
+    }
+    page.table(&table);
+}
+
+fn drops(hits: &Hits) -> Span {
+    let tone = if hits.drops > 0 { Tone::Odd } else { Tone::Plain };
+    Span::new(tone, human::count(hits.drops))
+}
+
+/// How long ago the last packet was.
+fn last(hits: &Hits, now: Timestamp) -> Span {
+    human::duration(hits.last.age(now)).into()
 }
 
 pub(super) fn change(page: &mut Page, change: &RuleChange, done: &str) {

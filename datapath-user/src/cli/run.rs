@@ -171,9 +171,12 @@ async fn ask(command: &Command, asking: &mut Asking<'_>) -> Result<Outcome, Fail
         Command::Allow(args) => rule(Action::Allow, args, asking).await,
         Command::Deny(args) => rule(Action::Deny, args, asking).await,
         Command::Reject(args) => rule(Action::Reject, args, asking).await,
-        Command::Policy(args::Policy::Ls) => asking.show(&ListRules {}, policy::list).await,
+        Command::Policy(args::Policy::Ls) => {
+            asking.show(&ListRules {}, |page, answer| policy::list(page, answer, now)).await
+        }
         Command::Policy(args::Policy::Show { app }) => {
-            asking.show(&ShowPolicy { app: app.clone() }, policy::show).await
+            let request = ShowPolicy { app: app.clone() };
+            asking.show(&request, |page, answer| policy::show(page, answer, now)).await
         }
         Command::Policy(args::Policy::Rm { rule }) => remove(rule.clone(), asking).await,
         Command::Why(args) => why(args, asking).await,

@@ -28,8 +28,8 @@ fn visit_all(visitor: &mut impl Visit) {
     visitor.visit("detach", &example::detached(), endpoint::detached);
     visitor.visit("ps", &example::endpoint_list(), |page, answer| endpoint::list(page, answer, now));
     visitor.visit("allow", &example::rule_change(), |page, answer| policy::change(page, answer, "added"));
-    visitor.visit("policy ls", &example::rule_list(), policy::list);
-    visitor.visit("policy show", &example::policy(), policy::show);
+    visitor.visit("policy ls", &example::rule_list(), |page, answer| policy::list(page, answer, now));
+    visitor.visit("policy show", &example::policy(), |page, answer| policy::show(page, answer, now));
     visitor.visit("why", &example::why(), why::answer);
     visitor.visit("flows", &example::flow_list(), flow::list);
     visitor.visit("traffic", &example::traffic_list(), flow::traffic);

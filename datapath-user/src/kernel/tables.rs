@@ -186,6 +186,17 @@ impl<T: Table<Key: Ord + Debug>> PerCpu<T> {
         Ok(self.0.lookup(bpf::bytes(key), key)?.map(|values| per_cpu(&values)))
     }
 
+    /// Makes an element or puts new values into it, one per possible CPU.
+    pub fn put(&self, key: &T::Key, values: &[T::Value]) -> Result<(), TableError> {
+        let bytes = |value| {
+            let mut bytes = bpf::bytes(value).to_vec();
+            bytes.resize(size_of::<T::Value>().next_multiple_of(8), 0);
+            bytes
+        };
+        let values: Vec<u8> = values.iter().flat_map(bytes).collect();
+        self.0.update((bpf::bytes(key), &values), key)
+    }
+
     /// Takes an element away. That there is none is success.
     pub fn delete(&self, key: &T::Key) -> Result<(), TableError> {
         self.0.delete(bpf::bytes(key), key)
@@ -297,7 +308,8 @@ mod tests {
     use crate::kernel::bpf::MapInfo;
     use weft_common::{
         addr::Ip,
-        table::{Counts, NO_PREALLOC, Pair},
+        id::AppId,
+        table::{Account, Counts, NO_PREALLOC},
     };
 
     macro_rules! table {
@@ -314,11 +326,11 @@ mod tests {
             }
         };
     }
-    table!(Hash, Hash[3] NO_PREALLOC, Pair => Counts);
+    table!(Hash, Hash[3] NO_PREALLOC, Account => Counts);
     table!(Big, Hash[20_000] NO_PREALLOC, u32 => u64);
     table!(Array, Array[3] 0, u32 => u64);
     table!(Prefixes, LpmTrie[3] NO_PREALLOC, Ip => u32);
-    table!(Traffic, PerCpuHash[3] 0, Pair => Counts);
+    table!(Traffic, PerCpuHash[3] 0, Account => Counts);
     table!(Odd, PerCpuArray[3] 0, u32 => [u8; 3]);
 
     fn made<T: Table>() -> Handle<T> {
@@ -335,8 +347,8 @@ mod tests {
         Handle::new(bpf::map_create(&info, None).unwrap()).unwrap()
     }
 
-    fn pair(src: u32) -> Pair {
-        Pair { src: weft_common::id::AppId(src), ..Pair::default() }
+    fn account(src: u32) -> Account {
+        Account::new(AppId(src), AppId(0), 0)
     }
 
     fn counts(packets: u64) -> Counts {
@@ -347,16 +359,16 @@ mod tests {
     fn a_hash_holds_what_was_put_until_it_is_full() {
         let map = Map(made::<Hash>());
         for n in 1..=3 {
-            map.put(&pair(n), &counts(u64::from(n))).unwrap();
+            map.put(&account(n), &counts(u64::from(n))).unwrap();
         }
-        map.put(&pair(1), &counts(9)).unwrap();
-        map.delete(&pair(2)).unwrap();
-        map.delete(&pair(2)).unwrap();
-        assert_eq!(map.entries().unwrap(), BTreeMap::from([(pair(1), counts(9)), (pair(3), counts(3))]));
-        assert_eq!((map.get(&pair(3)).unwrap(), map.get(&pair(2)).unwrap()), (Some(counts(3)), None));
+        map.put(&account(1), &counts(9)).unwrap();
+        map.delete(&account(2)).unwrap();
+        map.delete(&account(2)).unwrap();
+        assert_eq!(map.entries().unwrap(), BTreeMap::from([(account(1), counts(9)), (account(3), counts(3))]));
+        assert_eq!((map.get(&account(3)).unwrap(), map.get(&account(2)).unwrap()), (Some(counts(3)), None));
 
-        map.put(&pair(4), &counts(4)).unwrap();
-        let error = map.put(&pair(5), &counts(5)).unwrap_err();
+        map.put(&account(4), &counts(4)).unwrap();
+        let error = map.put(&account(5), &counts(5)).unwrap_err();
         assert!(matches!(&error, TableError::Full { table: "Hash", max: 3, .. }), "{error:?}");
         assert!(error.to_string().ends_with("into Hash: it is full with 3 elements"), "{error}");
     }
@@ -411,16 +423,17 @@ mod tests {
     fn the_values_of_all_cpus_are_listed_and_added_up() {
         let cpus = aya::util::nr_cpus().unwrap();
         let traffic = PerCpu(made::<Traffic>());
-        let values: Vec<u8> = (0..cpus as u64).flat_map(|cpu| bpf::bytes(&counts(cpu + 1)).to_vec()).collect();
-        traffic.0.update((bpf::bytes(&pair(1)), &values), &"").unwrap();
         let want: Vec<_> = (0..cpus as u64).map(|cpu| counts(cpu + 1)).collect();
-        assert_eq!(traffic.entries().unwrap(), BTreeMap::from([(pair(1), want.clone())]));
+        traffic.put(&account(1), &want).unwrap();
+        assert_eq!(traffic.entries().unwrap(), BTreeMap::from([(account(1), want.clone())]));
         let totals = traffic.totals(|a, b| counts(a.packets + b.packets)).unwrap();
-        assert_eq!(totals[&pair(1)], counts(want.iter().map(|count| count.packets).sum()));
+        assert_eq!(totals[&account(1)], counts(want.iter().map(|count| count.packets).sum()));
 
         let odd = PerCpu(made::<Odd>());
         assert_eq!(odd.get(&2).unwrap(), Some(vec![[0; 3]; cpus]));
         assert_eq!(odd.entries().unwrap().len(), 3);
+        odd.put(&2, &vec![[1, 2, 3]; cpus]).unwrap();
+        assert_eq!(odd.get(&2).unwrap(), Some(vec![[1, 2, 3]; cpus]));
     }
 
     #[test]

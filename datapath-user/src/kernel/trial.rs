@@ -123,7 +123,7 @@ impl Trial {
         let reason = counted.and_then(DropReason::from_index);
         let told = self.told()?.filter(|drop| Some(drop.reason as usize) == counted);
         let rule = match told {
-            Some(drop) => Some(drop.rule),
+            Some(drop) => Some(drop.rule).filter(|rule| *rule != table::Account::NO_RULE),
             None => self.flow()?.map(|flow| flow.rule),
         };
         Ok(Ran { code: result.return_value, frame: out, reason, rule })

@@ -197,6 +197,9 @@ impl Content for HostName {
 }
 
 impl Content for String {
+    // The others say what was counted under no rule.
+    const LAST: u32 = weft_common::table::Account::LAST_RULE;
+
     fn hash(&self) -> u64 {
         stable::hash("rule", &[self])
     }

@@ -6,6 +6,7 @@
 //! tables are filled, and what goes is cut off before its entries are taken away. What fails does not keep the rest
 //! from being done, and is tried again in the next pass.
 
+mod accounts;
 mod devices;
 mod flows;
 pub mod reset;
@@ -43,6 +44,7 @@ use crate::model::{
 use crate::plan::{NodePlan, facts::Facts, ids::Ids, links::Links, plan};
 use crate::status::{Board, EndpointState, Status};
 
+use accounts::Accounts;
 use devices::{Devices, Made, net};
 use flows::Fate;
 use reset::Cleared;
@@ -60,6 +62,7 @@ pub struct Reconciler {
     attacher: Attacher,
     tables: Tables,
     flows: Map<table::Flows>,
+    accounts: Accounts,
     devices: Devices,
     injector: Injector,
     switches: Switches,
@@ -139,6 +142,7 @@ impl Reconciler {
             // Before others: a program in front of ours that says OK would let packets past it.
             attacher: Attacher::new(pins.clone()).with_order(Order::First),
             flows: Map::open(&pins)?,
+            accounts: Accounts::open(&pins)?,
             pins,
             loaded,
             tables,
@@ -194,6 +198,8 @@ impl Reconciler {
         if sweeps {
             let looked = Instant::now();
             self.sweep(&mut pass);
+            let failures = self.accounts.close(&self.running.policy);
+            pass.failures.extend(failures.iter().map(ToString::to_string));
             self.sweep_at = Instant::now() + SWEEP.max(looked.elapsed() * WHOLE_SHARE);
         }
         if sweeps || pass.failures != self.status.failures {

@@ -29,7 +29,7 @@ use crate::model::{
 use crate::order::Order;
 use crate::store::change::{Change, RuleRef};
 
-use super::Service;
+use super::{PATIENCE, Service, naming::Names};
 
 impl Handler for Service {
     async fn list_apps(&self, _: ListApps) -> Result<AppList, Refusal> {
@@ -41,7 +41,7 @@ impl Handler for Service {
         let cluster = self.snapshot().cluster.clone();
         let app = cluster.apps.get(&request.name).ok_or_else(|| unknown(&request.name))?;
         let endpoints = self.endpoints().endpoints.into_iter().filter(|endpoint| endpoint.app == request.name.as_str());
-        let rules = self.rules().into_iter().filter(|(rule, _)| names(&rule.from, app) || names(&rule.to, app));
+        let rules = self.rules().await?.into_iter().filter(|(rule, _)| names(&rule.from, app) || names(&rule.to, app));
         Ok(AppDetail {
             app: App::of(app, self.count(&cluster, app)),
             endpoints: endpoints.collect(),
@@ -111,7 +111,7 @@ impl Handler for Service {
     }
 
     async fn list_rules(&self, _: ListRules) -> Result<RuleList, Refusal> {
-        let rules = self.rules().into_iter().map(|(_, shown)| shown).collect();
+        let rules = self.rules().await?.into_iter().map(|(_, shown)| shown).collect();
         Ok(RuleList { rules, revision: self.snapshot().revision.0 })
     }
 
@@ -146,9 +146,11 @@ impl Handler for Service {
     async fn show_policy(&self, request: ShowPolicy) -> Result<Policy, Refusal> {
         let snapshot = self.snapshot();
         let app = snapshot.cluster.apps.get(&request.app).ok_or_else(|| unknown(&request.app))?;
+        let (rules, plan) = (self.rules().await?, self.plan());
         let of = |side: fn(&rule::Rule) -> &Selector| {
-            self.rules().into_iter().filter(|(rule, _)| names(side(rule), app)).map(|(_, shown)| shown).collect()
+            rules.iter().filter(|(rule, _)| names(side(rule), app)).map(|(_, shown)| shown.clone()).collect()
         };
+        let by_default = self.accounts()?.by_default(app.number, &Names { cluster: &snapshot.cluster, plan: &plan });
         let hosts = snapshot.cluster.hosts.keys().map(|host| HostRevision {
             host: host.to_string(),
             // Only what this host enforces is known to it: hosts of a cluster from a file do not talk of revisions.
@@ -159,6 +161,7 @@ impl Handler for Service {
             defaults: Defaults::of(app.defaults),
             ingress: of(|rule| &rule.to),
             egress: of(|rule| &rule.from),
+            by_default,
             revision: snapshot.revision.0,
             hosts: hosts.collect(),
         })
@@ -235,10 +238,14 @@ impl Handler for Service {
 }
 
 impl Service {
-    /// Rules in their order, with how each is shown.
-    fn rules(&self) -> Vec<(rule::Rule, Rule)> {
+    /// Rules in their order, with how each is shown and what was counted under it.
+    async fn rules(&self) -> Result<Vec<(rule::Rule, Rule)>, Refusal> {
+        // The first pass numbers them. One that fails keeps nobody from seeing what was written.
+        self.board.wait(PATIENCE, |status| status.passes > 0).await;
         let rules = self.snapshot().cluster.rules.clone();
-        rules.iter().map(|rule| (rule.clone(), self.shown(rule))).collect()
+        let mut hits = self.accounts()?.by_rule();
+        let mut counted = |shown: Rule| Rule { hits: shown.id.and_then(|id| hits.remove(&id)), ..shown };
+        Ok(rules.iter().map(|rule| (rule.clone(), counted(self.shown(rule)))).collect())
     }
 
     fn shown(&self, rule: &rule::Rule) -> Rule {

@@ -16,7 +16,7 @@ use weft_common::{
 use crate::front::api::{
     dto::{
         drops::{DropCount, DropList, Dropped},
-        flows::{self, FlowList, ListFlows, Pair, TrafficList},
+        flows::{self, FlowList, ListFlows},
         side::{Source, State, Volume},
         state::{Degraded, Gateway, HookKind, Peer, PeerList, Problem, Reconcile, Repaired, Status, Table, Tally},
     },
@@ -78,22 +78,6 @@ impl Service {
             }
         });
         Ok(FlowList { flows: shown.collect(), total: wanted.len() as u64 })
-    }
-
-    pub(super) fn traffic(&self) -> Result<TrafficList> {
-        let (snapshot, plan) = (self.snapshot(), self.plan());
-        let names = Names { cluster: &snapshot.cluster, plan: &plan };
-        let totals = PerCpu::<table::Traffic>::open(&self.pins)?.totals(table::Counts::plus)?;
-        let mut totals: Vec<_> = totals.into_iter().collect();
-        totals.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.bytes));
-        let pairs = totals.into_iter().map(|(pair, counts)| Pair {
-            from: names.app_name(pair.src),
-            to: names.app_name(pair.dst),
-            volume: Volume { packets: counts.packets, bytes: counts.bytes },
-            flows: counts.flows,
-            drops: counts.drops,
-        });
-        Ok(TrafficList { pairs: pairs.collect() })
     }
 
     pub(super) fn drops(&self) -> Result<DropList> {
@@ -215,8 +199,10 @@ impl Service {
             .collect();
         let flows = Map::<table::Flows>::open(&self.pins)?.entries()?.len();
         tables.push(fill::<table::Flows>(flows));
-        let pairs = PerCpu::<table::Traffic>::open(&self.pins)?.entries()?.len();
-        tables.push(fill::<table::Traffic>(pairs));
+        let accounts = PerCpu::<table::Traffic>::open(&self.pins)?.entries()?.len();
+        let uncounted = PerCpu::<table::Uncounted>::open(&self.pins)?.totals(table::Counts::plus)?;
+        let refused = uncounted.values().map(|counts| counts.packets + counts.drops).sum();
+        tables.push(Table { refused, ..fill::<table::Traffic>(accounts) });
         Ok(tables)
     }
 }
@@ -248,7 +234,7 @@ fn has_ports(number: u8) -> bool {
 fn flag_names(flags: u8) -> String {
     let named = [(Tcp::SYN, "SYN"), (Tcp::ACK, "ACK"), (Tcp::FIN, "FIN"), (Tcp::RST, "RST")];
     let set: Vec<_> = named.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name).collect();
-    set.join(",")
+    if set.is_empty() { "none".to_owned() } else { set.join(",") }
 }
 
 fn list(addresses: &[IpAddr]) -> String {
@@ -286,6 +272,14 @@ fn dropped(host: &HostName, snapshot: &Snapshot, plan: &NodePlan, seen: &Seen) -
     let direction = if drop.direction == Direction::Ingress as u8 { Direction::Ingress } else { Direction::Egress };
     let has_ports = has_ports(drop.protocol);
     let port = |port: u16| has_ports.then_some(port);
+    let protocol = match drop.protocol {
+        // What was dropped before it was read has no type.
+        protocol::ICMP | protocol::ICMPV6 if by_policy || drop.dst_port != 0 => {
+            let [kind, code] = drop.dst_port.to_be_bytes();
+            format!("{}/{kind}/{code}", protocol_name(drop.protocol))
+        }
+        other => protocol_name(other),
+    };
     let (src, dst) = (drop.src_identity, drop.dst_identity);
     let what = match drop.protocol {
         protocol::TCP | protocol::UDP | protocol::SCTP => {
@@ -303,10 +297,10 @@ fn dropped(host: &HostName, snapshot: &Snapshot, plan: &NodePlan, seen: &Seen) -
         direction: by_policy.then(|| direction.into()),
         from: names.side(src, Some(drop.src), port(drop.src_port)),
         to: names.side(dst, Some(drop.dst), port(drop.dst_port)),
-        protocol: protocol_name(drop.protocol),
+        protocol,
         tcp_flags: (drop.protocol == protocol::TCP).then(|| flag_names(drop.tcp_flags)),
         reason: reason.map_or_else(|| format!("#{}", drop.reason), |reason| reason.name().to_owned()),
-        rule: names.rule(drop.rule).or_else(by_default),
+        rule: by_policy.then(|| names.rule(drop.rule)).flatten().or_else(by_default),
         skipped: drop.skipped,
         would_allow: by_policy.then(|| names.would_allow(drop.rule, (src, dst), &what)),
     }

@@ -113,7 +113,11 @@ impl Service {
             words!(packets)
         );
         let traffic = PerCpu::<table::Traffic>::open(pins)?.totals(Counts::plus);
-        show!(table::Traffic, traffic, None, words!(pair), words!(counts));
+        show!(table::Traffic, traffic, None, words!(account), words!(counts));
+        let uncounted = PerCpu::<table::Uncounted>::open(pins)?.totals(Counts::plus);
+        let any =
+            |all: BTreeMap<u32, Counts>| all.into_iter().filter(|(_, counts)| *counts != Counts::default()).collect();
+        show!(table::Uncounted, uncounted.map(any), None, |_| "all".to_owned(), words!(counts));
         show!(
             table::Samples,
             PerCpu::<table::Samples>::open(pins)?.totals(buckets).map(used),

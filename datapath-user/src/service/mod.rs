@@ -1,6 +1,7 @@
 //! The use cases. Frontends call these and nothing else; they write intent to the store, wait until the board says
 //! that this host has reached it, and read what the programs keep.
 
+mod accounts;
 mod attach;
 mod doctor;
 mod handler;

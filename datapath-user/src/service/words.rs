@@ -14,7 +14,7 @@ use weft_common::{
     id::{AppId, Identity, PeerId, RoleId},
     policy::{Direction, PeerKey, PrefixKey, Rank, Rule, RuleKey, RuleSet, SetKey, Winner},
     route::{Endpoint, Hop, HopKind, Route},
-    table::{Config, Counts, Pair},
+    table::{Account, Config, Counts},
     tunnel::Peer,
     verdict::DropReason,
 };
@@ -172,13 +172,20 @@ impl Names<'_> {
         format!("{value} packets")
     }
 
-    pub(super) fn pair(&self, key: &Pair) -> String {
-        format!("{} -> {}", self.app_name(key.src), self.app_name(key.dst))
+    pub(super) fn account(&self, key: &Account) -> String {
+        let Account { src, dst, rule, shadow: _ } = *key;
+        let by = match rule {
+            0 => "a default".to_owned(),
+            Account::NO_RULE => "no rule".to_owned(),
+            Account::PAST => "rules that are gone".to_owned(),
+            rule => self.rule(rule).map_or_else(|| format!("rule #{rule}"), |rule| rule.text),
+        };
+        format!("{} -> {} by {by}", self.app_name(src), self.app_name(dst))
     }
 
     pub(super) fn counts(&self, value: &Counts) -> String {
-        let Counts { packets, bytes, flows, drops } = value;
-        format!("{packets} packets, {bytes} bytes, {flows} flows, {drops} drops")
+        let Counts { packets, bytes, flows, drops, last } = *value;
+        format!("{packets} packets, {bytes} bytes, {flows} flows, {drops} drops, {}", age(last))
     }
 
     pub(super) fn storm_key(&self, key: &u32) -> String {

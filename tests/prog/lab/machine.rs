@@ -19,7 +19,7 @@ use weft_common::group::{GroupKey, Member, MemberKey};
 use weft_common::id::{Epoch, PeerId};
 use weft_common::policy::{PeerKey, PrefixKey, Rule, RuleKey, RuleSet, SetKey};
 use weft_common::route::{Endpoint, Route};
-use weft_common::table::{self, Config, Counts, Pair, Table};
+use weft_common::table::{self, Account, Config, Counts, Table};
 use weft_common::tunnel::Peer;
 use weft_common::verdict::DropReason;
 
@@ -61,7 +61,8 @@ pub(crate) struct Tables {
     pub(crate) groups: HashMap<MapData, GroupKey, u64>,
     storms: PerCpuArray<MapData, Bucket>,
     drops: PerCpuArray<MapData, u64>,
-    traffic: PerCpuHashMap<MapData, Pair, Counts>,
+    pub(crate) traffic: PerCpuHashMap<MapData, Account, Counts>,
+    uncounted: PerCpuArray<MapData, Counts>,
     samples: PerCpuArray<MapData, Bucket>,
 }
 
@@ -174,7 +175,7 @@ impl Machine {
 
     /// All that is counted now.
     pub(crate) fn state(&self) -> State {
-        let Tables { drops, traffic, flows, datagrams, groups, .. } = &self.tables;
+        let Tables { drops, traffic, uncounted, flows, datagrams, groups, .. } = &self.tables;
         let sum = |values: PerCpuValues<u64>| values.iter().sum();
         State {
             drops: drops.iter().map(|values| sum(values.expect("read a counter"))).collect(),
@@ -183,6 +184,7 @@ impl Machine {
                 .map(|entry| entry.expect("read a counter"))
                 .map(|(pair, values)| (pair, total(&values)))
                 .collect(),
+            uncounted: total(&uncounted.get(&0, 0).expect("read a counter")),
             flows: all(flows),
             datagrams: all(datagrams).len() as u64,
             groups: all(groups).len() as u64,
@@ -229,9 +231,10 @@ impl Machine {
         clear_trie(&mut tables.routes);
         tables.clear_policy();
         reset(&mut tables.drops);
+        reset(&mut tables.uncounted);
         let traffic = &mut tables.traffic;
-        for pair in traffic.keys().collect::<Result<Vec<_>, _>>().expect("read the counters") {
-            traffic.remove(&pair).expect("remove counters");
+        for account in traffic.keys().collect::<Result<Vec<_>, _>>().expect("read the counters") {
+            traffic.remove(&account).expect("remove counters");
         }
         assert_eq!(self.state(), State { drops: vec![0; DropReason::COUNT], ..State::default() });
     }
@@ -310,6 +313,7 @@ impl Tables {
             storms: taken(object, table::Storms::NAME),
             drops: taken(object, table::Drops::NAME),
             traffic: taken(object, table::Traffic::NAME),
+            uncounted: taken(object, table::Uncounted::NAME),
             samples: taken(object, table::Samples::NAME),
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use weft_common::flow::{Flow, FlowKey, State as FlowState};
 use weft_common::route::{Hop, HopKind};
-use weft_common::table::{Counts, Pair};
+use weft_common::table::{Account, Counts};
 use weft_common::verdict::DropReason;
 
 /// Everything a host counts. Flows are there whole, so that a story can look into one.
@@ -13,7 +13,9 @@ use weft_common::verdict::DropReason;
 pub(crate) struct State {
     /// By [`DropReason`].
     pub(crate) drops: Vec<u64>,
-    pub(crate) traffic: BTreeMap<Pair, Counts>,
+    pub(crate) traffic: BTreeMap<Account, Counts>,
+    /// What had no room in `traffic`.
+    pub(crate) uncounted: Counts,
     pub(crate) flows: BTreeMap<FlowKey, Flow>,
     /// Datagrams that came in pieces.
     pub(crate) datagrams: u64,
@@ -30,17 +32,27 @@ impl State {
     /// Every counter that a story has to account for. Bytes are left out: [`super::ran`] checks them at each step.
     fn counters(&self, host: &str) -> Changes {
         let mut counters = Changes::new();
-        let mut add = |name: String, number: u64| counters.insert(format!("{host}.{name}"), number.into());
+        let mut add =
+            |name: String, number: u64| *counters.entry(format!("{host}.{name}")).or_default() += i128::from(number);
         for (reason, count) in DropReason::ALL.iter().zip(&self.drops) {
             add(format!("drops.{}", reason.name()), *count);
         }
-        for (Pair { src, dst }, counts) in &self.traffic {
-            let pair = format!("{}>{}", app_name(*src), app_name(*dst));
-            let Counts { packets, bytes: _, flows, drops } = *counts;
-            add(format!("{pair}.packets"), packets);
-            add(format!("{pair}.flows"), flows);
-            add(format!("{pair}.drops"), drops);
+        let mut counts = |name: &str, counts: &Counts| {
+            let Counts { packets, bytes: _, flows, drops, last: _ } = *counts;
+            add(format!("{name}.packets"), packets);
+            add(format!("{name}.flows"), flows);
+            add(format!("{name}.drops"), drops);
+        };
+        for (Account { src, dst, rule, shadow: _ }, counted) in &self.traffic {
+            counts(&format!("{}>{}", app_name(*src), app_name(*dst)), counted);
+            match *rule {
+                // It goes without saying.
+                0 => {}
+                Account::NO_RULE => counts("no-rule", counted),
+                number => counts(&format!("rule-{number}"), counted),
+            }
         }
+        counts("uncounted", &self.uncounted);
         add("flows".into(), self.flows.len() as u64);
         add("datagrams".into(), self.datagrams);
         add("groups".into(), self.groups);
@@ -68,9 +80,10 @@ impl State {
         }
     }
 
-    /// Packets and bytes handed on, of all pairs of apps.
+    /// Packets and bytes handed on, of all accounts.
     pub(crate) fn passed(&self) -> (u64, u64) {
-        self.traffic.values().fold((0, 0), |(packets, bytes), counts| (packets + counts.packets, bytes + counts.bytes))
+        let all = self.traffic.values().chain([&self.uncounted]);
+        all.fold((0, 0), |(packets, bytes), counts| (packets + counts.packets, bytes + counts.bytes))
     }
 }
 
@@ -80,9 +93,10 @@ impl Display for State {
         for (reason, count) in DropReason::ALL.iter().zip(&self.drops).filter(|(_, count)| **count > 0) {
             writeln!(f, "  dropped {count} {}: {}", reason.name(), reason.explain())?;
         }
-        for (Pair { src, dst }, Counts { packets, bytes, flows, drops }) in &self.traffic {
+        for (Account { src, dst, rule, shadow: _ }, Counts { packets, bytes, flows, drops, last: _ }) in &self.traffic {
             let (src, dst) = (app_name(*src), app_name(*dst));
-            writeln!(f, "  {src} to {dst}: {packets} packets, {bytes} bytes, {flows} flows, {drops} drops")?;
+            let counted = format!("{packets} packets, {bytes} bytes, {flows} flows, {drops} drops");
+            writeln!(f, "  {src} to {dst} by rule {rule}: {counted}")?;
         }
         for (key, flow) in &self.flows {
             let [a, b] = [0, 1].map(|side| {

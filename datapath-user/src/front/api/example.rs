@@ -6,7 +6,7 @@ use super::dto::{
     endpoints::{Attached, Detached, Endpoint, EndpointList, Gone, Relabelled},
     flows::{Flow, FlowList, Pair, TrafficList},
     maps::{Compared, Entry, Map, MapList},
-    rules::{Action, HostRevision, Policy, Rule, RuleChange, RuleList},
+    rules::{Action, ByDefault, Hits, HostRevision, Policy, Rule, RuleChange, RuleList},
     side::{Decision, Direction, RuleMention, Side, Source, State, Volume},
     state::{
         Check, CheckResult, Degraded, Diagnosis, Gateway, HookKind, Peer, PeerList, Problem, Reconcile, Repaired,
@@ -161,6 +161,10 @@ pub(crate) fn endpoint_list() -> EndpointList {
     EndpointList { host: text("h1"), endpoints: vec![late, web] }
 }
 
+fn hits() -> Hits {
+    Hits { packets: 9_876_543, bytes: 12_345_678_901, flows: 1204, drops: 12, last: time(5) }
+}
+
 pub(crate) fn rule_list() -> RuleList {
     let allow = Rule {
         id: Some(7),
@@ -174,6 +178,7 @@ pub(crate) fn rule_list() -> RuleList {
         text: mention().text,
         policy: Some(text("blog")),
         source: Some(source()),
+        hits: Some(hits()),
     };
     let deny = Rule {
         id: None,
@@ -187,12 +192,14 @@ pub(crate) fn rule_list() -> RuleList {
         text: text("deny shop -> outside any on egress precedence 2000"),
         policy: None,
         source: None,
+        hits: None,
     };
     RuleList { rules: vec![allow, deny], revision: 42 }
 }
 
 pub(crate) fn rule_change() -> RuleChange {
-    RuleChange { rule: rule_list().rules.swap_remove(0), changed: true, revision: 42, in_force: true }
+    let rule = Rule { hits: None, ..rule_list().rules.swap_remove(0) };
+    RuleChange { rule, changed: true, revision: 42, in_force: true }
 }
 
 pub(crate) fn policy() -> Policy {
@@ -202,6 +209,7 @@ pub(crate) fn policy() -> Policy {
         defaults: defaults(),
         ingress: vec![allow],
         egress: vec![deny],
+        by_default: vec![ByDefault { from: text("shop"), to: text("blog"), hits: hits() }],
         revision: 42,
         hosts: vec![
             HostRevision { host: text("h1"), revision: Some(42) },

@@ -8,6 +8,7 @@ use super::{
     naming::WhichRule,
     side::{Direction, Source},
     text,
+    time::Timestamp,
 };
 use crate::model::{self, name::AppName};
 
@@ -76,10 +77,40 @@ pub struct Policy {
     pub ingress: Vec<Rule>,
     /// The rules on what goes out, likewise.
     pub egress: Vec<Rule>,
+    /// What the host that was asked has counted where no rule spoke.
+    #[serde(default)]
+    pub by_default: Vec<ByDefault>,
     /// The revision of the cluster they are from.
     pub revision: u64,
     /// The hosts that were asked, and how far they are.
     pub hosts: Vec<HostRevision>,
+}
+
+/// What defaults decided between two apps, one of which is the app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByDefault {
+    /// The sender's app, `host` or `outside`.
+    pub from: String,
+    /// The receiver's.
+    pub to: String,
+    /// What was counted.
+    pub hits: Hits,
+}
+
+/// What a host has counted, exactly, since its tables were made: packets that a rule or a default decided on, and
+/// those that belong to connections on which it did, of both directions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hits {
+    /// Packets that passed. A merged one counts as it was handed on.
+    pub packets: u64,
+    /// Their bytes, with Ethernet headers.
+    pub bytes: u64,
+    /// Connections that were allowed.
+    pub flows: u64,
+    /// Packets that were dropped: by the rule, or further on.
+    pub drops: u64,
+    /// When the last of all those packets was seen.
+    pub last: Timestamp,
 }
 
 /// How far a host is.
@@ -136,6 +167,9 @@ pub struct Rule {
     /// Where it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
+    /// What the host that was asked has counted under it, if there was anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hits: Option<Hits>,
 }
 
 impl Rule {
@@ -154,6 +188,7 @@ impl Rule {
             text: rule.to_string(),
             policy: policy.as_ref().map(ToString::to_string),
             source: source.as_ref().map(Source::of),
+            hits: None,
         }
     }
 }

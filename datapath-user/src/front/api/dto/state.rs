@@ -155,7 +155,8 @@ pub struct Table {
     pub used: u64,
     /// Most elements.
     pub max: u64,
-    /// How many have no room, as of the last look.
+    /// How many have no room, as of the last look. Of TRAFFIC: how many packets had none, and are in no other count
+    /// than those of drops by reason.
     pub refused: u64,
 }
 
