@@ -66,8 +66,13 @@ fn come_and_go(count: usize) {
         resident(&cluster),
         store_size(&cluster)
     );
-    holds_within(REPAIRED, || held(&cluster) == before);
-    assert_eq!(held(&cluster), before);
+    // What is in use for a moment, as the descriptor of a table that is read, is not kept.
+    let mut after = held(&cluster);
+    holds_within(REPAIRED, || {
+        after = held(&cluster);
+        after == before
+    });
+    assert_eq!(after, before);
     // Those that wait for work come and go, and asking keeps them from going.
     assert!(threads(&cluster) <= running + AT_ONCE, "from {running} to {} threads", threads(&cluster));
     assert!(resident(&cluster) <= memory + SLACK_KIB, "from {memory} to {} KiB", resident(&cluster));
