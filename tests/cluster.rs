@@ -15,6 +15,7 @@ mod reach;
 mod restart;
 mod segment;
 mod service;
+mod shadow;
 mod soak;
 mod station;
 mod window;

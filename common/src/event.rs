@@ -6,9 +6,9 @@ use crate::id::Identity;
 crate::wire! {
     /// One dropped packet of possibly many: the counters are exact, events are a sample.
     pub struct Drop {
-        /// [`Kind::Drop`].
+        /// [`Kind::Drop`], or [`Kind::Shadow`] of a packet that passes.
         pub kind: u32,
-        /// [`crate::verdict::DropReason`].
+        /// [`crate::verdict::DropReason`]; nothing of a packet that passes.
         pub reason: u32,
         /// Nanoseconds of the monotonic clock.
         pub time: u64,
@@ -38,6 +38,10 @@ crate::wire! {
         pub rule: u32,
         /// Interface it came in on.
         pub link: u32,
+        /// The rule that is only tried and would have decided otherwise: see [`crate::policy::shadow`].
+        pub shadow: u32,
+        /// Zero.
+        pub reserved: u32,
     }
 
     /// A packet whose destination the tables do not know; its first bytes follow.
@@ -64,6 +68,8 @@ pub enum Kind {
     Drop = 1,
     /// [`Miss`].
     Miss = 2,
+    /// [`Drop`] of a packet that passes, and would not if the rules that are tried were in force.
+    Shadow = 3,
 }
 
 /// Which program speaks.
@@ -120,6 +126,8 @@ pub mod sample {
         }
     }
 
+    /// The bucket of [`super::Kind::Shadow`], behind those of reasons for drops.
+    pub const SHADOW: u32 = crate::verdict::DropReason::COUNT as u32;
     /// Events a second and CPU and reason.
     pub const RATE: u64 = 20;
     /// Packets to everybody a second and CPU and interface: enough for discovery, too few to hurt.

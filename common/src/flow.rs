@@ -97,7 +97,9 @@ crate::wire! {
         /// [`State`].
         pub state: u8,
         /// Zero.
-        pub reserved: [u8; 6],
+        pub reserved: [u8; 2],
+        /// What would not have allowed it if the rules that are tried were in force: see [`crate::policy::shadow`].
+        pub shadow: u32,
     }
 }
 

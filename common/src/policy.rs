@@ -8,6 +8,9 @@
 //! The rule of the greatest rank decides. Of those in the upper tier `pass` hands the question on to the rules below
 //! it, so each place of a list holds two winners: of all rules, and of those below the upper tier. `pass` below it, or
 //! no rule at all, is answered by the set's defaults.
+//!
+//! Rules can be tried before they are in force (*shadow*): while any are, every subject has a second rule set that holds
+//! what would be in force with them, and [`shadow`] says what would have decided otherwise.
 
 use crate::addr::Ip;
 use crate::id::{AppId, Epoch, Identity, RoleId};
@@ -22,7 +25,7 @@ crate::wire! {
         pub role: RoleId,
         /// [`Direction`].
         pub direction: u8,
-        /// [`Epoch::slot`].
+        /// [`Epoch::slot`], and [`Self::SHADOW`] for what is tried.
         pub slot: u8,
     }
 
@@ -116,6 +119,11 @@ pub enum Direction {
     Egress = 1,
 }
 
+impl SetKey {
+    /// The set is what would be in force with the rules that are tried.
+    pub const SHADOW: u8 = 2;
+}
+
 impl RuleSet {
     /// Some peer class has a list.
     pub const HAS_RULES: u32 = 1;
@@ -134,17 +142,17 @@ impl RuleSet {
     /// Open to and from everyone.
     pub const OPEN: u32 = Self::OPEN_INSIDE | Self::OPEN_APPS | Self::OPEN_HOST | Self::OPEN_OUTSIDE;
 
-    /// Whether `peer` passes where no rule of `subject` speaks.
+    /// Whether `peer` passes where no rule of `subject` speaks: 1 or 0.
     #[inline(always)]
-    pub const fn is_open(&self, subject: AppId, peer: AppId) -> bool {
-        let gate = match peer {
-            AppId::HOST => Self::OPEN_HOST,
-            AppId::OUTSIDE => Self::OPEN_OUTSIDE,
-            other if !other.is_application() => return false,
-            other if other.0 == subject.0 => Self::OPEN_INSIDE,
-            _ => Self::OPEN_APPS,
+    pub const fn open(&self, subject: AppId, peer: AppId) -> u32 {
+        let bit = match peer {
+            AppId::HOST => Self::OPEN_HOST.trailing_zeros(),
+            AppId::OUTSIDE => Self::OPEN_OUTSIDE.trailing_zeros(),
+            other if !other.is_application() => return 0,
+            other if other.0 == subject.0 => Self::OPEN_INSIDE.trailing_zeros(),
+            _ => Self::OPEN_APPS.trailing_zeros(),
         };
-        self.flags & gate != 0
+        self.flags >> bit & 1
     }
 }
 
@@ -254,75 +262,138 @@ pub trait Rules {
 /// Whether `query` may pass under the rules of `epoch`.
 #[inline(always)]
 pub fn decide<R: Rules>(rules: &R, epoch: Epoch, query: &Query) -> Decision {
-    let out = one_way(rules, epoch, query, Direction::Egress);
-    if out.refuses() {
-        return out.decision(Direction::Egress);
+    judge(rules, epoch, query).decision()
+}
+
+/// As [`decide`], in a form that costs the verifier less: it would follow each reason on its own.
+#[inline(always)]
+pub fn judge<R: Rules>(rules: &R, epoch: Epoch, query: &Query) -> Ruling {
+    both_ways(rules, epoch.slot(), query)
+}
+
+/// What would have decided otherwise on `query` if the rules that are tried were in force: the number of a rule, or
+/// [`BY_DEFAULT`]. 0: nothing, it `passes` (1) or does not (0) all the same.
+#[inline(always)]
+pub fn shadow<R: Rules>(rules: &R, epoch: Epoch, query: &Query, passes: u64) -> u32 {
+    let tried = both_ways(rules, epoch.slot() | SetKey::SHADOW, query);
+    if tried.passes() == passes {
+        return 0;
     }
-    let into = one_way(rules, epoch, query, Direction::Ingress);
+    if tried.rule() == 0 { BY_DEFAULT } else { tried.rule() }
+}
+
+/// Stands for a default where the number of a rule that is tried is expected.
+pub const BY_DEFAULT: u32 = u32::MAX;
+
+#[inline(always)]
+fn both_ways<R: Rules>(rules: &R, slot: u8, query: &Query) -> Ruling {
+    let out = one_way(rules, slot, query, Direction::Egress);
+    if out.passes() == 0 {
+        return Ruling { answer: out, direction: Direction::Egress };
+    }
+    let into = one_way(rules, slot, query, Direction::Ingress);
     // The receiver's rule is the one that was written for this traffic; a default says less than a rule.
-    if into.rule() == 0 && !into.refuses() {
-        return out.decision(Direction::Egress);
+    let says_more = into.passes() == 0 || into.rule() != 0;
+    if says_more {
+        return Ruling { answer: into, direction: Direction::Ingress };
     }
-    into.decision(Direction::Ingress)
+    Ruling { answer: out, direction: Direction::Egress }
+}
+
+/// A [`Decision`] that was not looked at yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Ruling {
+    answer: Answer,
+    direction: Direction,
+}
+
+impl Ruling {
+    /// 1 if it passes, else 0.
+    #[inline(always)]
+    pub const fn passes(&self) -> u64 {
+        self.answer.passes()
+    }
+
+    /// As [`Decision::rule`].
+    #[inline(always)]
+    pub const fn rule(&self) -> u32 {
+        self.answer.rule()
+    }
+
+    /// As [`Decision::direction`].
+    #[inline(always)]
+    pub const fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    /// As [`Decision::verdict`].
+    #[inline(always)]
+    pub fn verdict(&self) -> Result<(), DropReason> {
+        if self.passes() == 1 {
+            return Ok(());
+        }
+        Err(match self.answer.0 & Answer::ACTION {
+            Answer::ABSENT => DropReason::PolicyAbsent,
+            Answer::DENY => DropReason::PolicyDenied,
+            Answer::REJECT => DropReason::PolicyRejected,
+            _ => DropReason::PolicyDefault,
+        })
+    }
+
+    #[inline(always)]
+    fn decision(&self) -> Decision {
+        Decision { verdict: self.verdict(), rule: self.rule(), direction: self.direction }
+    }
 }
 
 /// What one direction answers, in one register, which is what a function of a program can return: the rule above, and
-/// below why it does not pass, plus one, or 0.
-#[derive(Clone, Copy)]
+/// below the action that won, or none, or [`Self::ABSENT`], and whether the default is open.
+#[derive(Clone, Copy, Debug)]
 struct Answer(u64);
 
 impl Answer {
+    const ACTION: u64 = 7;
+    const NONE: u64 = 0;
+    const PASS: u64 = Action::Pass as u64;
+    const ALLOW: u64 = Action::Allow as u64;
+    const DENY: u64 = Action::Deny as u64;
+    const REJECT: u64 = Action::Reject as u64;
+    /// There is no rule set.
+    const ABSENT: u64 = 7;
+    /// The default is open.
+    const OPEN: u64 = 8;
+    /// The lower four bits with which it passes, as bits.
+    const PASSING: u64 = 1 << Self::ALLOW
+        | 1 << (Self::ALLOW | Self::OPEN)
+        | 1 << (Self::NONE | Self::OPEN)
+        | 1 << (Self::PASS | Self::OPEN);
+    /// The lower four bits with which a rule decided.
+    const RULED: u64 =
+        !(1 << Self::NONE | 1 << Self::PASS | 1 << (Self::NONE | Self::OPEN) | 1 << (Self::PASS | Self::OPEN));
+
+    /// 1 or 0. No branch: each would be a path of its own to the verifier.
     #[inline(always)]
-    const fn passes(rule: u32) -> Self {
-        Self((rule as u64) << 8)
+    const fn passes(self) -> u64 {
+        Self::PASSING >> (self.0 & 15) & 1
     }
 
-    #[inline(always)]
-    const fn refused(reason: DropReason, rule: u32) -> Self {
-        Self(((rule as u64) << 8) | (reason as u64 + 1))
-    }
-
-    #[inline(always)]
-    const fn refuses(self) -> bool {
-        self.0 & 0xff != 0
-    }
-
+    /// The rule that decided; 0 is a default.
     #[inline(always)]
     const fn rule(self) -> u32 {
-        (self.0 >> 8) as u32
-    }
-
-    #[inline(always)]
-    fn decision(self, direction: Direction) -> Decision {
-        use DropReason::{PolicyAbsent, PolicyDefault, PolicyDenied, PolicyRejected};
-        let is = |reason: DropReason| self.0 & 0xff == reason as u64 + 1;
-        let verdict = if !self.refuses() {
-            Ok(())
-        } else if is(PolicyDenied) {
-            Err(PolicyDenied)
-        } else if is(PolicyRejected) {
-            Err(PolicyRejected)
-        } else if is(PolicyDefault) {
-            Err(PolicyDefault)
-        } else {
-            Err(PolicyAbsent)
-        };
-        Decision { verdict, rule: self.rule(), direction }
+        ((self.0 >> 8) * (Self::RULED >> (self.0 & 15) & 1)) as u32
     }
 }
 
 // Not inlined: the kernel's 512 bytes of stack have no room for it twice in one frame.
 #[inline(never)]
-fn one_way<R: Rules>(rules: &R, epoch: Epoch, query: &Query, direction: Direction) -> Answer {
+fn one_way<R: Rules>(rules: &R, slot: u8, query: &Query, direction: Direction) -> Answer {
     let (subject, peer, peer_addr) = match direction {
         Direction::Egress => (query.src, query.dst, query.dst_addr),
         Direction::Ingress => (query.dst, query.src, query.src_addr),
     };
-    let key = SetKey { app: subject.app, role: subject.role, direction: direction as u8, slot: epoch.slot() };
-    let Some(set) = rules.set(&key) else {
-        return Answer::refused(DropReason::PolicyAbsent, 0);
-    };
-    let is_open = set.is_open(subject.app, peer.app);
+    let key = SetKey { app: subject.app, role: subject.role, direction: direction as u8, slot };
+    let Some(set) = rules.set(&key) else { return Answer(Answer::ABSENT) };
+    let open = set.open(subject.app, peer.app);
     let mut best = Best { top: 0, under: 0 };
     if set.flags & RuleSet::HAS_RULES != 0 {
         // From the most to the least specific; at equal rank the first found is the one reported.
@@ -339,13 +410,7 @@ fn one_way<R: Rules>(rules: &R, epoch: Epoch, query: &Query, direction: Directio
         consider(rules, list, query, &mut best);
     }
     let Winner { rank, id } = best.decides();
-    match rank.action() {
-        Action::Allow => Answer::passes(id),
-        Action::Reject => Answer::refused(DropReason::PolicyRejected, id),
-        Action::Deny if rank != Rank::NONE => Answer::refused(DropReason::PolicyDenied, id),
-        Action::Pass | Action::Deny if is_open => Answer::passes(0),
-        Action::Pass | Action::Deny => Answer::refused(DropReason::PolicyDefault, 0),
-    }
+    Answer(u64::from(id) << 8 | u64::from(open) << 3 | u64::from(rank.0 & 7))
 }
 
 /// The best of both tiers so far, each as one number with the rank above: registers are few.

@@ -140,8 +140,8 @@ tables! {
     Traffic = "TRAFFIC": PerCpuHash[65_536] NO_PREALLOC, Account => Counts;
     /// What would have been counted in `TRAFFIC` if there had been room. One element.
     Uncounted = "UNCOUNTED": PerCpuArray[1] 0, u32 => Counts;
-    /// How often each reason may be told.
-    Samples = "SAMPLES": PerCpuArray[DropReason::COUNT as u32] 0, u32 => Bucket;
+    /// How often each reason may be told, and behind them what rules that are tried would have stopped.
+    Samples = "SAMPLES": PerCpuArray[crate::event::sample::SHADOW + 1] 0, u32 => Bucket;
 }
 
 /// Name of the ring buffer of events.
@@ -158,8 +158,8 @@ crate::wire! {
         pub gateway: u32,
         /// UDP port of the tunnel.
         pub port: u32,
-        /// Zero.
-        pub reserved: u32,
+        /// Whether rules are tried: 1 if so.
+        pub shadow: u32,
     }
 
     /// What packets are counted under.
@@ -170,7 +170,7 @@ crate::wire! {
         pub dst: AppId,
         /// The rule that decided on the packet or on its flow; 0 is a default. [`Self::NO_RULE`], [`Self::PAST`].
         pub rule: u32,
-        /// Zero. Kept for a rule that is only tried, and would have decided otherwise.
+        /// The rule that is only tried and would have decided otherwise: see [`crate::policy::shadow`].
         pub shadow: u32,
     }
 

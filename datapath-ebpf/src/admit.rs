@@ -6,9 +6,9 @@ use weft_common::fragment::{Datagram, DatagramKey};
 use weft_common::header::protocol;
 use weft_common::id::{AppId, Epoch};
 use weft_common::parse::{Kind, Packet};
-use weft_common::policy::decide;
+use weft_common::policy::{judge, shadow};
 use weft_common::route::HopKind;
-use weft_common::table::{Account, Counts};
+use weft_common::table::Counts;
 use weft_common::verdict::DropReason;
 
 use crate::maps::{self, Entry};
@@ -61,6 +61,7 @@ pub fn known(run: &mut Run, epoch: Epoch, len: u32, is_sender: impl Fn(&Side) ->
     run.sender = Party::of(from);
     run.receiver = Party::of(to);
     run.rule = flow.rule;
+    run.shadow = flow.shadow;
     pass(run, len, 0);
     note(entry, run, len);
     true
@@ -93,10 +94,13 @@ pub fn admit(run: &mut Run, len: u32) -> Result<(), DropReason> {
         }
     }
     ask(run, opener);
-    let decision = decide(&maps::Compiled, epoch, &run.query);
-    run.rule = decision.rule;
-    run.direction = decision.direction as u8;
-    if let Err(reason) = decision.verdict {
+    let ruling = judge(&maps::Compiled, epoch, &run.query);
+    run.rule = ruling.rule();
+    run.direction = ruling.direction() as u8;
+    if config.shadow != 0 {
+        tried(run, epoch, ruling.passes());
+    }
+    if let Err(reason) = ruling.verdict() {
         let revoked = stale.is_some_and(|entry| entry.get().epoch != epoch);
         return Err(if revoked { DropReason::PolicyRevoked } else { reason });
     }
@@ -111,6 +115,7 @@ pub fn admit(run: &mut Run, len: u32) -> Result<(), DropReason> {
     run.receiver.place(&mut run.flow.side[run.packet.leg.other().index()]);
     run.flow.epoch = epoch;
     run.flow.rule = run.rule;
+    run.flow.shadow = run.shadow;
     run.flow.seen = run.now;
     run.flow.opener = opener.raw();
     maps::remember(&run.packet.key, &run.flow);
@@ -118,6 +123,13 @@ pub fn admit(run: &mut Run, len: u32) -> Result<(), DropReason> {
         note(entry, run, len);
     }
     Ok(())
+}
+
+/// Finds out what the rules that are tried would have said otherwise on what the run has asked.
+#[inline(always)]
+fn tried(run: &mut Run, epoch: Epoch, passes: u64) {
+    run.shadow = shadow(&maps::Compiled, epoch, &run.query, passes);
+    run.tells_shadow = if run.shadow == 0 { 0 } else { passes as u32 };
 }
 
 /// Whether the packet, sent from where the run's sender is, belongs to a flow that the fast path did not find
@@ -151,8 +163,7 @@ fn note(entry: Entry, run: &Run, len: u32) {
 /// run has found.
 #[inline(always)]
 fn pass(run: &Run, len: u32, flows: u64) {
-    let account = Account::new(run.sender.identity.app, run.receiver.identity.app, run.rule);
-    maps::count_traffic(&account, Counts { flows, ..Counts::packet(len, run.now) });
+    maps::count_traffic(&run.account(), Counts { flows, ..Counts::packet(len, run.now) });
 }
 
 /// Whether it goes to or comes from the tunnel's port of whoever is behind this host's stack. Masqueraded, it
@@ -202,6 +213,7 @@ fn related(run: &mut Run, epoch: Epoch) -> Result<(), DropReason> {
         return Err(DropReason::IcmpUnrelated);
     }
     run.rule = flow.rule;
+    run.shadow = flow.shadow;
     run.receiver = Party::of(quoted);
     Ok(())
 }

@@ -47,7 +47,12 @@ pub type Outcome = Result<(), DropReason>;
 #[inline(always)]
 pub fn finish(skb: &mut Skb, run: &mut Run, outcome: Outcome) -> i32 {
     match outcome {
-        Ok(()) => send(run.forward),
+        Ok(()) => {
+            if run.tells_shadow != 0 {
+                report::shadowed(skb, run);
+            }
+            send(run.forward)
+        }
         Err(reason) => {
             run.reason = reason as u32;
             refuse(skb, run)

@@ -13,7 +13,7 @@ use weft_common::group::{self, GroupKey, MEMBERS_MAX, Member, MemberKey, Message
 use weft_common::header::{Bytes as _, Ether, protocol};
 use weft_common::id::{AppId, Identity, PeerId};
 use weft_common::parse::Packet;
-use weft_common::policy::decide;
+use weft_common::policy::judge;
 use weft_common::route::{Hop, HopKind};
 use weft_common::table::{Account, Counts};
 use weft_common::verdict::DropReason;
@@ -257,9 +257,10 @@ fn may_have(run: &mut Run, to: Identity) -> bool {
     run.query.dst_addr = run.packet.dst;
     run.query.protocol = run.packet.protocol;
     run.query.port = run.packet.policy_port;
-    let decision = decide(&maps::Compiled, maps::config().epoch, &run.query);
-    run.rule = decision.rule;
-    decision.verdict.is_ok()
+    // What rules that are tried would say of each copy is not asked: the stack has no room for it here.
+    let ruling = judge(&maps::Compiled, maps::config().epoch, &run.query);
+    run.rule = ruling.rule();
+    ruling.passes() != 0
 }
 
 /// Counts a packet that one of the sender's app gets, under the rule that allowed it this copy.

@@ -3,10 +3,10 @@
 #![expect(unsafe_code, reason = "fills records in the ring buffer's memory")]
 
 use aya_ebpf::helpers::bpf_skb_load_bytes;
-use weft_common::event::{Drop, Hook, Kind, MISS_BYTES, Miss};
+use weft_common::event::{Drop, Hook, Kind, MISS_BYTES, Miss, sample};
 use weft_common::header::protocol;
 use weft_common::id::AppId;
-use weft_common::table::{Account, Counts};
+use weft_common::table::Counts;
 
 use crate::maps;
 use crate::packet::Skb;
@@ -17,24 +17,38 @@ use crate::run::Run;
 pub fn dropped(skb: &Skb, run: &Run) {
     let (src, dst) = (run.sender.identity, run.receiver.identity);
     if src.app != AppId::ANY && dst.app != AppId::ANY {
-        maps::count_traffic(&Account::new(src.app, dst.app, run.rule), Counts::drop(run.now));
+        maps::count_traffic(&run.account(), Counts::drop(run.now));
     }
-    let Some(skipped) = maps::sampled(run.reason, run.now) else { return };
+    tell(skb, run, Kind::Drop, run.reason);
+}
+
+/// Reports a packet that passes and would not with the rules that are tried, if none was reported too often.
+#[cold]
+#[inline(never)]
+pub fn shadowed(skb: &Skb, run: &Run) {
+    tell(skb, run, Kind::Shadow, sample::SHADOW);
+}
+
+/// Sends what is known of a packet, if the bucket still has something.
+#[inline(always)]
+fn tell(skb: &Skb, run: &Run, kind: Kind, bucket: u32) {
+    let Some(skipped) = maps::sampled(bucket, run.now) else { return };
     let Some(mut entry) = maps::EVENTS.reserve::<Record<Drop>>(0) else { return };
     // SAFETY: the reserved memory is a `Drop`, written whole; a plain record needs no initialised memory before.
     let event = unsafe {
         entry.as_mut_ptr().cast::<Drop>().write(Drop::default());
         &mut *entry.as_mut_ptr().cast::<Drop>()
     };
-    event.kind = Kind::Drop as u32;
-    event.reason = run.reason;
+    event.kind = kind as u32;
+    event.reason = bucket;
     event.time = run.now;
     event.skipped = skipped;
-    event.src_identity = src;
-    event.dst_identity = dst;
+    event.src_identity = run.sender.identity;
+    event.dst_identity = run.receiver.identity;
     event.hook = run.hook as u8;
     event.direction = run.direction;
     event.rule = run.rule;
+    event.shadow = run.shadow;
     event.link = skb.link();
     let packet = &run.packet;
     let ports = packet.key.ports(packet.leg);

@@ -41,6 +41,10 @@ pub struct Run {
     pub now: u64,
     /// The rule that decided, 0 for a default, or [`Account::NO_RULE`].
     pub rule: u32,
+    /// The rule that is only tried and would have decided otherwise, or 0: [`weft_common::policy::shadow`].
+    pub shadow: u32,
+    /// Whether that is news: 1 of the first packet of a flow that would not have been allowed.
+    pub tells_shadow: u32,
     /// When the packet does not fit: what does.
     pub mtu: u32,
     /// What the sender is told.
@@ -87,9 +91,18 @@ impl Run {
         self.sender = Party::default();
         self.receiver = Party::default();
         self.rule = Account::NO_RULE;
+        self.shadow = 0;
+        self.tells_shadow = 0;
         self.mtu = 0;
         self.direction = 0;
         self.forward = Forward::Done;
+    }
+
+    /// What the packet is counted under.
+    #[inline(always)]
+    pub const fn account(&self) -> Account {
+        let account = Account::new(self.sender.identity.app, self.receiver.identity.app, self.rule);
+        Account { shadow: self.shadow, ..account }
     }
 
     /// Says where the packet goes.

@@ -368,7 +368,7 @@ impl Lab {
     }
 
     fn write_config(&mut self, at: At, epoch: Epoch) {
-        let config = Config { epoch, gateway: self.link(at, "gateway"), port: PORT.into(), reserved: 0 };
+        let config = Config { epoch, gateway: self.link(at, "gateway"), port: PORT.into(), shadow: 0 };
         self.tables(at).config.set(0, config, 0).expect("write the configuration");
     }
 }

@@ -28,7 +28,7 @@ fn number(namespace: &Netns, device: &str) -> u32 {
 }
 
 fn configure(machine: &mut Machine) {
-    let config = Config { epoch: Epoch(1), gateway: 0, port: 6784, reserved: 0 };
+    let config = Config { epoch: Epoch(1), gateway: 0, port: 6784, shadow: 0 };
     machine.tables().config.set(0, config, 0).expect("write the configuration");
 }
 

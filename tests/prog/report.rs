@@ -47,6 +47,8 @@ fn a_drop_is_told_with_who_whom_and_which_rule() {
             direction: Direction::Egress as u8,
             rule: 2,
             link: lab.link(At::A, WEB.name),
+            shadow: 0,
+            reserved: 0,
         };
         assert_eq!(told, expect);
         assert_ne!(told.time, 0);

@@ -17,7 +17,7 @@ pub(super) fn list(page: &mut Page, AppList { apps }: &AppList) {
     }
     let columns = [left("APP"), right("NUMBER"), left("PREFIXES"), left("ROLES"), left("DEFAULTS"), right("HERE")];
     let mut table = Table::new(columns);
-    for App { name, number, prefixes, labels: _, roles, defaults, endpoints } in apps {
+    for App { name, number, prefixes, labels: _, roles, defaults, shadow: _, endpoints } in apps {
         table.row([
             name.into(),
             number.into(),
@@ -31,7 +31,7 @@ pub(super) fn list(page: &mut Page, AppList { apps }: &AppList) {
 }
 
 pub(super) fn detail(page: &mut Page, AppDetail { app, endpoints, rules }: &AppDetail, now: Timestamp) {
-    let App { name, number, prefixes, labels, roles, defaults, endpoints: _ } = app;
+    let App { name, number, prefixes, labels, roles, defaults, shadow, endpoints: _ } = app;
     page.toned(Tone::Strong, format!("app {name} (number {number})"));
     page.line(format!("prefixes   {}", human::list(prefixes)));
     if !labels.is_empty() {
@@ -40,6 +40,7 @@ pub(super) fn detail(page: &mut Page, AppDetail { app, endpoints, rules }: &AppD
     let roles: Vec<_> = roles.iter().map(role).collect();
     page.line(format!("roles      {}", if roles.is_empty() { "none".to_owned() } else { roles.join(" ") }));
     self::defaults(page, *defaults);
+    self::shadow(page, *shadow);
     page.gap();
     endpoint::table(page, endpoints, now);
     page.gap();
@@ -58,6 +59,12 @@ pub(super) fn defaults(page: &mut Page, defaults: Defaults) {
         spans.extend([Span::from(format!("  {name} ")), Span::new(tone, gate.name())]);
     }
     page.spans(spans);
+}
+
+pub(super) fn shadow(page: &mut Page, shadow: bool) {
+    if shadow {
+        page.toned(Tone::Odd, "its policy is only tried: everything passes, and what would not is counted");
+    }
 }
 
 pub(super) fn changed(page: &mut Page, Changed { done, revision }: &Changed) {

@@ -18,7 +18,7 @@ use crate::model::{
     app::Gate,
     endpoint::{EndpointKey, mac},
     labels::{LabelKey, LabelValue, label},
-    name::{AppName, EndpointName, LinkName, PortName, RoleName, RuleName},
+    name::{AppName, EndpointName, LinkName, PolicyName, PortName, RoleName, RuleName},
     prefix::Prefix,
     rule::Precedence,
     traffic::named_port,
@@ -47,6 +47,15 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// Whether something is so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
 }
 
 /// When to use colours.
@@ -190,9 +199,15 @@ pub struct SetApp {
     /// A prefix that it is to have beside its own
     #[arg(long, value_name = "PREFIX")]
     pub prefix: Vec<Prefix>,
+    /// A prefix that it is to have no longer, with what hosts were given of it
+    #[arg(long, value_name = "PREFIX")]
+    pub without: Vec<Prefix>,
     /// What a host is to give out of them, beside what it has
     #[arg(long, value_name = "HOST=PREFIX")]
     pub block: Vec<Block>,
+    /// Only try its policy: let everything pass, and count and sample what its rules and defaults would drop
+    #[arg(long, value_name = "on|off")]
+    pub shadow: Option<Switch>,
     /// A label that is to be there as KEY=VALUE, or is to go as KEY-
     #[arg(long, value_name = "KEY=VALUE|KEY-")]
     pub label: Vec<LabelChange>,
@@ -274,6 +289,9 @@ pub struct Detach {
     /// Take only the interface in this application
     #[arg(long)]
     pub app: Option<AppName>,
+    /// Give its addresses up, too: another name may get them
+    #[arg(long)]
+    pub release: bool,
 }
 
 /// A rule.
@@ -288,6 +306,9 @@ pub struct Rule {
     /// A name to remove it by and to see in `drops` and `why`
     #[arg(long)]
     pub name: Option<RuleName>,
+    /// Only try it: what it would change is counted and sampled (policy ls, drops), and nothing is changed
+    #[arg(long)]
+    pub shadow: bool,
     /// Take the rule back instead: what only it allowed is cut within a second
     #[arg(long)]
     pub remove: bool,
@@ -302,6 +323,17 @@ pub enum Policy {
     Show {
         /// Which
         app: AppName,
+    },
+    /// Put in force what is only tried: a rule, or all rules of a policy
+    ///
+    /// What an application tries as a whole is put in force by `weft app set APP --shadow off`.
+    Promote {
+        /// The rule: its number as '#7', its name, or its text in quotes
+        #[arg(required_unless_present = "policy", conflicts_with = "policy")]
+        rule: Option<WhichRule>,
+        /// The policy
+        #[arg(long, value_name = "NAME")]
+        policy: Option<PolicyName>,
     },
     /// Remove a rule: what only it allowed is cut within a second
     Rm {

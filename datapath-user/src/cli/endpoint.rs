@@ -73,7 +73,8 @@ pub(super) fn detached(page: &mut Page, Detached { endpoints }: &Detached) {
     if endpoints.is_empty() {
         page.line("Nothing was attached.");
     }
-    for Gone { name, app, addresses } in endpoints {
-        page.line(format!("{app}/{name} is detached; {} stays reserved for it", human::list(addresses)));
+    for Gone { name, app, addresses, kept } in endpoints {
+        let becomes = if *kept { "stays reserved for it" } else { "is free" };
+        page.line(format!("{app}/{name} is detached; {} {becomes}", human::list(addresses)));
     }
 }

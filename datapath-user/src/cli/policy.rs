@@ -6,7 +6,7 @@ use super::{
     table::{Table, left, right},
 };
 use crate::front::api::dto::{
-    rules::{Action, ByDefault, Hits, Policy, Rule, RuleChange, RuleList},
+    rules::{Action, ByDefault, Hits, Policy, Rule, RuleChange, RuleList, Tried},
     side::Decision,
     time::Timestamp,
 };
@@ -35,13 +35,14 @@ pub(super) fn table(page: &mut Page, rules: &[Rule], now: Timestamp) {
         left("WRITTEN"),
     ]);
     for rule in rules {
-        let Rule { id, name, action, from, to, what, on, precedence, text: _, policy, source, hits } = rule;
+        let Rule { id, name, action, from, to, what, on, precedence, text: _, policy, source, hits, shadow, tried: _ } =
+            rule;
         let what = on.map_or_else(|| what.clone(), |on| format!("{what} on {}", on.name()));
         let name = [policy.as_deref(), name.as_deref()].into_iter().flatten().collect::<Vec<_>>().join("/");
         let of = |cell: fn(&Hits) -> Span| hits.as_ref().map(cell).unwrap_or_default();
         table.row([
             id.map(Span::from).unwrap_or_default(),
-            self::action(*action),
+            self::action(*action, *shadow),
             from.into(),
             to.into(),
             what.into(),
@@ -55,12 +56,32 @@ pub(super) fn table(page: &mut Page, rules: &[Rule], now: Timestamp) {
         ]);
     }
     page.table(&table);
+    for rule in rules {
+        if let Some(tried) = &rule.tried {
+            page.line(format!("{} {}", rule.text, would(tried)));
+        }
+    }
+}
+
+/// What is only tried would have changed so much.
+fn would(Tried { would_drop, would_drop_flows, would_pass, last: _ }: &Tried) -> String {
+    let count = human::count;
+    format!(
+        "would have dropped {} packets of {} connections and let {} dropped ones pass",
+        count(*would_drop),
+        count(*would_drop_flows),
+        count(*would_pass)
+    )
 }
 
 pub(super) fn show(page: &mut Page, policy: &Policy, now: Timestamp) {
-    let Policy { app, defaults, ingress, egress, by_default, revision, hosts } = policy;
+    let Policy { app, defaults, shadow, tried_by_default, ingress, egress, by_default, revision, hosts } = policy;
     page.toned(Tone::Strong, format!("policy of app {app}"));
     app::defaults(page, *defaults);
+    app::shadow(page, *shadow);
+    if let Some(tried) = tried_by_default {
+        page.line(format!("its defaults {}", would(tried)));
+    }
     page.gap();
     page.toned(Tone::Strong, "to the app");
     table(page, ingress, now);
@@ -127,7 +148,10 @@ pub(super) fn change(page: &mut Page, change: &RuleChange, done: &str) {
     page.line(format!("{text}{number}: {done}, revision {revision}, {force}"));
 }
 
-fn action(action: Action) -> Span {
+fn action(action: Action, shadow: bool) -> Span {
+    if shadow {
+        return Span::new(Tone::Odd, format!("shadow {}", action.name()));
+    }
     let tone = match action {
         Action::Allow => Tone::Good,
         Action::Deny | Action::Reject => Tone::Bad,

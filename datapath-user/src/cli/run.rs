@@ -32,13 +32,14 @@ use crate::front::api::{
         flows::{ListFlows, ListTraffic},
         maps::ShowMaps,
         naming::{Gateway, LabelChange, WhichRule},
-        rules::{AddRule, ListRules, RemoveRule, ShowPolicy},
+        rules::{AddRule, ListRules, Promote, RemoveRule, ShowPolicy},
         side::Decision,
         state::{CheckResult, Diagnose, GetStatus, ListPeers, Reset, ResetDone},
         time::Timestamp,
     },
 };
 use crate::model::{
+    self,
     invalid::Invalid,
     labels::{LabelKey, Labels},
     traffic::NamedPorts,
@@ -159,8 +160,8 @@ async fn ask(command: &Command, asking: &mut Asking<'_>) -> Result<Outcome, Fail
     match command {
         Command::App(command) => app(command, asking).await,
         Command::Attach(args) => asking.show(&attach(args)?, endpoint::attached).await,
-        Command::Detach(args::Detach { what, app }) => {
-            let request = Detach { what: what.clone(), app: app.clone() };
+        Command::Detach(args::Detach { what, app, release }) => {
+            let request = Detach { what: what.clone(), app: app.clone(), release: *release };
             asking.show(&request, endpoint::detached).await
         }
         Command::Label(args::Label { endpoint, labels }) => {
@@ -177,6 +178,10 @@ async fn ask(command: &Command, asking: &mut Asking<'_>) -> Result<Outcome, Fail
         Command::Policy(args::Policy::Show { app }) => {
             let request = ShowPolicy { app: app.clone() };
             asking.show(&request, |page, answer| policy::show(page, answer, now)).await
+        }
+        Command::Policy(args::Policy::Promote { rule, policy }) => {
+            let request = Promote { rule: rule.clone(), policy: policy.clone() };
+            asking.show(&request, app::changed).await
         }
         Command::Policy(args::Policy::Rm { rule }) => remove(rule.clone(), asking).await,
         Command::Why(args) => why(args, asking).await,
@@ -271,9 +276,10 @@ async fn app(command: &args::App, asking: &mut Asking<'_>) -> Result<Outcome, Fa
             asking.show(&request, app::changed).await
         }
         args::App::Set(args) => {
-            let args::SetApp { name, prefix, block, label, defaults } = args.clone();
+            let args::SetApp { name, prefix, without, block, shadow, label, defaults } = args.clone();
+            let shadow = shadow.map(|shadow| shadow == args::Switch::On);
             let ((set, unset), defaults) = (label_changes(label), defaults_of(defaults));
-            let request = SetApp { name, prefixes: prefix, set, unset, defaults, blocks: block };
+            let request = SetApp { name, prefixes: prefix, without, set, unset, defaults, shadow, blocks: block };
             asking.show(&request, app::changed).await
         }
     }
@@ -320,8 +326,9 @@ fn attach(args: &args::Attach) -> Result<Attach, Failure> {
 }
 
 async fn rule(action: Action, args: &args::Rule, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
-    let args::Rule { words, precedence, name, remove } = args;
+    let args::Rule { words, precedence, name, shadow, remove } = args;
     let rule = words::rule(action, words, *precedence, name.as_ref()).map_err(Failure::Usage)?;
+    let rule = model::rule::Rule { shadow: *shadow, ..rule };
     if *remove {
         return self::remove(WhichRule::Says(Box::new(rule)), asking).await;
     }

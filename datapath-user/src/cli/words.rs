@@ -127,7 +127,7 @@ mod tests {
         check("shop/web|-|tcp/5432", "the shell took the '>'");
         check("shop", "name both sides");
         check("", "name both sides");
-        check("shop|to", "write ACTION FROM -> TO");
+        check("shop|to", "write [shadow] ACTION FROM -> TO");
         check("shop|blog|tcp/99999", "\"99999\" is no port");
         check("shop|blog|tcp/1|udp/1", "\"udp/1\" is not understood");
         check("Shop|blog", "\"Shop\" is no app name");

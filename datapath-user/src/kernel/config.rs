@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn config(epoch: u32) -> Config {
-        Config { epoch: Epoch(epoch), gateway: 7, port: 6784, reserved: 0 }
+        Config { epoch: Epoch(epoch), gateway: 7, port: 6784, shadow: 0 }
     }
 
     #[test]

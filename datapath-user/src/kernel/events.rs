@@ -18,7 +18,7 @@ use super::{bpf, pins::Pins};
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A packet was dropped.
+    /// A packet was dropped, or would have been by rules that are tried.
     Drop(Drop),
     /// The tables do not say where a packet goes; with its first bytes.
     Miss(Miss, Bytes),
@@ -75,7 +75,7 @@ impl fmt::Debug for Events {
 /// A record of a miss may have room behind the frame's bytes.
 fn parse(record: &[u8]) -> Option<Event> {
     let kind: u32 = bpf::record(record)?;
-    if kind == Kind::Drop as u32 {
+    if kind == Kind::Drop as u32 || kind == Kind::Shadow as u32 {
         return bpf::record(record).map(Event::Drop);
     }
     if kind == Kind::Miss as u32 {
@@ -113,7 +113,7 @@ mod tests {
         for cut in 0..size_of::<Drop>() {
             assert_eq!(parse(&bpf::bytes(&drop)[..cut]), None);
         }
-        assert_eq!(parse(bpf::bytes(&Drop { kind: 3, ..drop })), None);
+        assert_eq!(parse(bpf::bytes(&Drop { kind: 4, ..drop })), None);
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub struct App {
     pub roles: BTreeMap<RoleName, Role>,
     /// What holds where no rule speaks.
     pub defaults: Defaults,
+    /// Whether its policy is only tried: its endpoints may exchange everything, and what its rules and defaults would
+    /// refuse is counted.
+    pub shadow: bool,
 }
 
 /// A tier of an app: its endpoints have the same labels and the same names for ports, so every rule speaks of all of
@@ -80,7 +83,7 @@ impl App {
     pub fn new(name: AppName, prefixes: Vec<Prefix>, roles: impl IntoIterator<Item = RoleName>) -> Self {
         let number = Self::number_of(&name);
         let roles = roles.into_iter().map(|role| (role.clone(), Role::plain(&role))).collect();
-        Self { name, number, prefixes, labels: Labels::default(), roles, defaults: Defaults::default() }
+        Self { name, number, prefixes, labels: Labels::default(), roles, defaults: Defaults::default(), shadow: false }
     }
 
     /// Gives it a number. Whether it can have it is for [`super::check`] to say.

@@ -1,7 +1,7 @@
 //! Rules: who may, or may not, send what to whom.
 //!
 //! The text form is the one of the CLI and of files:
-//! `ACTION FROM -> TO [TRAFFIC] [on ingress|egress] [precedence N] [as NAME]`. Invariant: at least one side is an
+//! `[shadow] ACTION FROM -> TO [TRAFFIC] [on ingress|egress] [precedence N] [as NAME]`. Invariant: at least one side is an
 //! identity. An address says nothing of who has it, so a rule with a prefix is kept by the identity on its other side.
 
 use std::{fmt, str::FromStr, sync::Arc};
@@ -31,6 +31,8 @@ pub struct Rule {
     pub on: Option<Direction>,
     /// Which rule wins.
     pub precedence: Precedence,
+    /// Whether it is only tried: what it would change is counted, and nothing is changed.
+    pub shadow: bool,
     /// What it is called, if it was given a name.
     pub name: Option<RuleName>,
     /// The set of rules that it comes and goes with, if it is of one.
@@ -54,7 +56,7 @@ pub struct Source {
     pub line: u32,
 }
 
-const HELP: &str = "write ACTION FROM -> TO [TRAFFIC] [on ingress|egress] [precedence N] [as NAME], \
+const HELP: &str = "write [shadow] ACTION FROM -> TO [TRAFFIC] [on ingress|egress] [precedence N] [as NAME], \
                     as: allow shop/web -> blog/db tcp/5432";
 
 impl Precedence {
@@ -87,7 +89,8 @@ impl Rule {
     /// A rule without name and source. Refuses one between two prefixes.
     pub fn new(action: Action, from: Selector, to: Selector, traffic: Traffic) -> Result<Self, Invalid> {
         let (on, precedence) = (None, Precedence::DEFAULT);
-        let rule = Self { action, from, to, traffic, on, precedence, name: None, policy: None, source: None };
+        let (name, policy, source) = (None, None, None);
+        let rule = Self { action, from, to, traffic, on, precedence, shadow: false, name, policy, source };
         if matches!((&rule.from, &rule.to), (Selector::Net(_), Selector::Net(_))) {
             return Err(Invalid::new("rule", &rule.to_string(), "one side has to be an app, host, outside or any"));
         }
@@ -121,9 +124,9 @@ impl Rule {
 
     /// Whether both say the same, wherever they are written and whatever they are called.
     pub fn says_same(&self, other: &Self) -> bool {
-        let Self { action, from, to, traffic, on, precedence, name: _, policy: _, source: _ } = self;
-        (action, from, to, traffic, on, precedence)
-            == (&other.action, &other.from, &other.to, &other.traffic, &other.on, &other.precedence)
+        let Self { action, from, to, traffic, on, precedence, shadow, name: _, policy: _, source: _ } = self;
+        (action, from, to, traffic, on, precedence, shadow)
+            == (&other.action, &other.from, &other.to, &other.traffic, &other.on, &other.precedence, &other.shadow)
     }
 
     /// What it says, without its name: two rules are the same if this is.
@@ -139,7 +142,11 @@ impl FromStr for Rule {
         let spaced = join_lists(&text.replace("->", " -> "));
         let refuse = || Invalid::new("rule", text, HELP);
         let words = words::split(&spaced).ok_or_else(|| Invalid::new("rule", text, "close every bracket"))?;
-        let [action, words @ ..] = words.as_slice() else { return Err(refuse()) };
+        let (shadow, words) = match words.as_slice() {
+            ["shadow", rest @ ..] => (true, rest),
+            words => (false, words),
+        };
+        let [action, words @ ..] = words else { return Err(refuse()) };
         let action = action_of(action)?;
         let arrow = words.iter().position(|word| *word == "->").ok_or_else(refuse)?;
         let (from, words) = (words[..arrow].join(" "), &words[arrow + 1..]);
@@ -172,7 +179,7 @@ impl FromStr for Rule {
             }
             options = rest;
         }
-        Ok(Self { name, ..rule.placed(on, precedence.unwrap_or(Precedence::DEFAULT))? })
+        Ok(Self { name, shadow, ..rule.placed(on, precedence.unwrap_or(Precedence::DEFAULT))? })
     }
 }
 
@@ -214,8 +221,8 @@ pub struct Statement<'a>(&'a Rule);
 
 impl fmt::Display for Statement<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Rule { action, from, to, traffic, on, precedence, name: _, policy: _, source: _ } = self.0;
-        write!(f, "{} {from} -> {to} {traffic}", action.name())?;
+        let Rule { action, from, to, traffic, on, precedence, shadow, name: _, policy: _, source: _ } = self.0;
+        write!(f, "{}{} {from} -> {to} {traffic}", if *shadow { "shadow " } else { "" }, action.name())?;
         if let Some(direction) = on {
             write!(f, " on {}", direction.name())?;
         }
@@ -274,6 +281,7 @@ mod tests {
             "deny [team=a]{tier=web} -> everyone any on egress precedence -7",
             "pass shop -> blog any precedence 16777216",
             "allow 10.0.0.0/8 -> shop any on ingress",
+            "shadow deny shop -> blog tcp/22 as try",
         ] {
             check(text, text);
         }
@@ -294,11 +302,11 @@ mod tests {
             assert!(error.contains(part), "{text}: {error}");
             assert!(error.bytes().all(|b| (b' '..=b'~').contains(&b)), "{error}");
         };
-        check("", "\"\" is no rule: write ACTION");
+        check("", "\"\" is no rule: write [shadow] ACTION");
         check("permit a -> b", "\"permit\" is no action");
-        check("allow a b", "write ACTION");
+        check("allow a b", "write [shadow] ACTION");
         check("allow -> b", "is no selector");
-        check("allow a ->", "write ACTION");
+        check("allow a ->", "write [shadow] ACTION");
         check("allow a -> b tcp/99999", "\"99999\" is no port");
         check("allow a -> b tcp udp", "\"udp\" is not understood");
         check("allow a -> b precedence", "\"precedence\" is not understood");
@@ -390,6 +398,7 @@ mod tests {
             from in selector(),
             to in selector(),
             traffic in traffic(),
+            shadow in any::<bool>(),
             on in prop::option::of(prop_oneof![Just(Direction::Ingress), Just(Direction::Egress)]),
             precedence in Rank::PRECEDENCE_MIN..=Rank::PRECEDENCE_MAX,
             name in prop::option::of("[a-z0-9]{1,8}"),
@@ -397,6 +406,7 @@ mod tests {
             let precedence = Precedence::new(precedence).unwrap();
             let placed = Rule::new(action, from, to, traffic).and_then(|rule| rule.placed(on, precedence));
             let Ok(mut rule) = placed else { return Ok(()) };
+            rule.shadow = shadow;
             rule.name = name.map(|name| name.parse().unwrap());
             prop_assert_eq!(rule.to_string().parse::<Rule>().unwrap(), rule);
         }

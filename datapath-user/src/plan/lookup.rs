@@ -13,7 +13,7 @@ use super::{NodePlan, rules::Policy};
 
 impl Rules for Policy {
     fn set(&self, key: &SetKey) -> Option<RuleSet> {
-        self.sets.get(&SetKey { slot: 0, ..*key }).copied()
+        self.sets.get(&SetKey { slot: key.slot & SetKey::SHADOW, ..*key }).copied()
     }
 
     fn peer_list(&self, key: &PeerKey) -> Option<u32> {

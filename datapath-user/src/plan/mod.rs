@@ -81,7 +81,7 @@ pub fn plan(cluster: &Cluster, host: &HostName, facts: &Facts, before: &NodePlan
             epoch: Epoch(0),
             gateway: facts.gateway.unwrap_or_default(),
             port: u32::from(cluster.settings.port),
-            reserved: 0,
+            shadow: u32::from(policy.is_tried()),
         },
         endpoints,
         routes,

@@ -145,7 +145,7 @@ fn peers_are_reached_as_the_kernel_says() {
         plan.peer_addresses.iter().map(|(addr, id)| (addr.to_string(), *id)).collect();
     let expect = [("192.0.2.2", h2), ("192.0.2.3", id("h3").unwrap()), ("2001:db8::2", h2)];
     assert_eq!(addresses, expect.map(|(addr, id)| (addr.to_owned(), id)).into());
-    assert_eq!(plan.config, Config { epoch: Epoch(0), gateway: 9, port: 6784, reserved: 0 });
+    assert_eq!(plan.config, Config { epoch: Epoch(0), gateway: 9, port: 6784, shadow: 0 });
 }
 
 #[test]

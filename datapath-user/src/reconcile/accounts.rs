@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use weft_common::{
     id::AppId,
+    policy::BY_DEFAULT,
     table::{self, Account, Counts},
 };
 
@@ -73,12 +74,14 @@ impl Accounts {
 }
 
 fn fate(account: &Account, policy: &Policy, apps: &BTreeSet<AppId>) -> Fate {
-    let Account { src, dst, rule, shadow: _ } = *account;
+    let Account { src, dst, rule, shadow } = *account;
     let is_known = matches!(rule, 0 | Account::NO_RULE | Account::PAST) || policy.names.contains_key(&rule);
-    match (apps.contains(&src) && apps.contains(&dst), is_known) {
-        (false, _) => Fate::Goes,
-        (true, false) => Fate::Ends(Account::new(src, dst, Account::PAST)),
-        (true, true) => Fate::Stays,
+    let is_tried = matches!(shadow, 0 | BY_DEFAULT) || policy.names.contains_key(&shadow);
+    match (apps.contains(&src) && apps.contains(&dst), is_known, is_tried) {
+        (false, ..) => Fate::Goes,
+        (true, true, true) => Fate::Stays,
+        (true, true, false) => Fate::Ends(Account::new(src, dst, rule)),
+        (true, false, _) => Fate::Ends(Account::new(src, dst, Account::PAST)),
     }
 }
 

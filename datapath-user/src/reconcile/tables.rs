@@ -97,9 +97,9 @@ impl Tables {
     /// What the tables hold, as far as a plan after a restart has to know: numbers in use keep their meaning.
     pub(super) fn read(&self) -> Result<NodePlan> {
         let slot = self.epoch().slot();
-        let sets = self.sets.entries()?.into_iter().filter(|(key, _)| key.slot == slot);
+        let sets = self.sets.entries()?.into_iter().filter(|(key, _)| key.slot & !SetKey::SHADOW == slot);
         let policy = Policy {
-            sets: sets.map(|(key, set)| (SetKey { slot: 0, ..key }, set)).collect(),
+            sets: sets.map(|(key, set)| (SetKey { slot: key.slot & SetKey::SHADOW, ..key }, set)).collect(),
             peer_lists: self.peer_lists.entries()?,
             prefix_lists: self.prefix_lists.entries()?,
             rules: self.rules.entries()?,
@@ -221,11 +221,11 @@ impl Applied {
 }
 
 fn in_slot(sets: BTreeMap<SetKey, RuleSet>, slot: u8) -> BTreeMap<SetKey, RuleSet> {
-    sets.into_iter().filter(|(key, _)| key.slot == slot).collect()
+    sets.into_iter().filter(|(key, _)| key.slot & !SetKey::SHADOW == slot).collect()
 }
 
 fn with_slot(policy: &Policy, slot: u8) -> BTreeMap<SetKey, RuleSet> {
-    policy.sets.iter().map(|(key, set)| (SetKey { slot, ..*key }, *set)).collect()
+    policy.sets.iter().map(|(key, set)| (SetKey { slot: key.slot | slot, ..*key }, *set)).collect()
 }
 
 /// Puts what is missing or different, and gives the keys of the rest. `known` is what the table holds; else it is read.

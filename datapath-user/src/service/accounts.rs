@@ -8,12 +8,13 @@ use std::{
 use anyhow::Result;
 use weft_common::{
     id::AppId,
+    policy::BY_DEFAULT,
     table::{self, Account, Counts},
 };
 
 use crate::front::api::dto::{
     flows::{Pair, TrafficList},
-    rules::{ByDefault, Hits},
+    rules::{ByDefault, Hits, Tried},
     side::Volume,
 };
 use crate::kernel::{config, tables::PerCpu};
@@ -53,6 +54,24 @@ impl Accounts {
     pub(super) fn by_rule(&self) -> BTreeMap<u32, Hits> {
         let sums = self.sums(|account| Some(account.rule)).into_iter();
         sums.map(|(rule, counts)| (rule, self.hits(&counts))).collect()
+    }
+
+    /// By number of the rule that is only tried, or [`BY_DEFAULT`].
+    pub(super) fn by_tried(&self) -> BTreeMap<u32, Tried> {
+        let sums = self.sums(|account| (account.shadow != 0).then_some(account.shadow)).into_iter();
+        sums.map(|(rule, counts)| (rule, self.tried(&counts))).collect()
+    }
+
+    /// What defaults of an app whose policy is only tried would have changed of what it sent and was sent.
+    pub(super) fn tried_by_default(&self, app: AppId) -> Option<Tried> {
+        let of_app = |account: &Account| account.shadow == BY_DEFAULT && (account.src == app || account.dst == app);
+        let sums = self.sums(|account| of_app(account).then_some(()));
+        sums.get(&()).map(|counts| self.tried(counts))
+    }
+
+    fn tried(&self, counts: &Counts) -> Tried {
+        let Hits { packets, bytes: _, flows, drops, last } = self.hits(counts);
+        Tried { would_drop: packets, would_drop_flows: flows, would_pass: drops, last }
     }
 
     /// What defaults have decided on what an app sent or was sent.

@@ -221,10 +221,14 @@ impl Service {
         for endpoint in chosen {
             let revision = self.change(Change::RemoveEndpoint(endpoint.key.clone())).await?;
             self.reached(revision).await;
+            if request.release {
+                self.change(Change::Release(endpoint.key.clone())).await?;
+            }
             gone.push(Gone {
                 name: endpoint.key.name.to_string(),
                 app: endpoint.key.app.to_string(),
                 addresses: endpoint.addresses.iter().map(|addr| addr.to_string()).collect(),
+                kept: !request.release,
             });
         }
         Ok(Detached { endpoints: gone })

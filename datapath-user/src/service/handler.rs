@@ -13,7 +13,9 @@ use crate::front::api::{
         flows::{FlowList, ListFlows, ListTraffic, TrafficList},
         maps::{MapList, ShowMaps},
         naming::WhichRule,
-        rules::{AddRule, HostRevision, ListRules, Policy, RemoveRule, Rule, RuleChange, RuleList, ShowPolicy},
+        rules::{
+            AddRule, HostRevision, ListRules, Policy, Promote, RemoveRule, Rule, RuleChange, RuleList, ShowPolicy,
+        },
         state::{Diagnose, Diagnosis, GetStatus, ListPeers, PeerList, Reset, ResetDone, Status},
         why::{Why, WhyAnswer},
     },
@@ -27,7 +29,7 @@ use crate::model::{
     selector::{Apps, Selector},
 };
 use crate::order::Order;
-use crate::store::change::{Change, RuleRef};
+use crate::store::change::{Change, Promoted, RuleRef};
 
 use super::{PATIENCE, Service, naming::Names};
 
@@ -62,9 +64,11 @@ impl Handler for Service {
     }
 
     async fn set_app(&self, request: SetApp) -> Result<Changed, Refusal> {
-        let SetApp { name, prefixes, set, unset, defaults, blocks } = request;
+        let SetApp { name, prefixes, without, set, unset, defaults, shadow, blocks } = request;
         let cluster = self.snapshot().cluster.clone();
         let mut app = cluster.apps.get(&name).ok_or_else(|| unknown(&name))?.clone();
+        let stays = |prefix: &Prefix| !without.iter().any(|gone| gone.covers(prefix));
+        app.prefixes.retain(stays);
         app.prefixes.extend(prefixes.into_iter().filter(|prefix| !cluster.apps[&name].prefixes.contains(prefix)));
         for key in &unset {
             app.labels.unset(key);
@@ -73,9 +77,10 @@ impl Handler for Service {
             app.labels.set(key.clone(), value.clone());
         }
         app.defaults = defaults.over(app.defaults);
+        app.shadow = shadow.unwrap_or(app.shadow);
         let mut given: BTreeMap<HostName, Vec<Prefix>> = BTreeMap::new();
         for host in cluster.hosts.values().filter(|host| host.blocks.contains_key(&name)) {
-            given.insert(host.name.clone(), host.blocks_of(&name).copied().collect());
+            given.insert(host.name.clone(), host.blocks_of(&name).copied().filter(stays).collect());
         }
         for Block { host, prefix } in blocks {
             let own = given.entry(host).or_default();
@@ -143,6 +148,20 @@ impl Handler for Service {
         Ok(RuleChange { rule: Rule::of(None, &rule), changed: true, revision: revision.0, in_force })
     }
 
+    async fn promote(&self, request: Promote) -> Result<Changed, Refusal> {
+        let (what, change) = match (request.rule, request.policy) {
+            (Some(which), None) => {
+                let rule = self.which(which)?;
+                (format!("rule {rule}"), Change::Promote(Promoted::Rule(RuleRef::Saying(rule))))
+            }
+            (None, Some(name)) => (format!("policy {name}"), Change::Promote(Promoted::Policy(name))),
+            (Some(_), Some(_)) | (None, None) => return Err(Refusal::invalid("name a rule or a policy")),
+        };
+        let revision = self.change(change).await?;
+        self.reached(revision).await;
+        Ok(Changed { done: format!("{what} is in force"), revision: revision.0 })
+    }
+
     async fn show_policy(&self, request: ShowPolicy) -> Result<Policy, Refusal> {
         let snapshot = self.snapshot();
         let app = snapshot.cluster.apps.get(&request.app).ok_or_else(|| unknown(&request.app))?;
@@ -150,7 +169,8 @@ impl Handler for Service {
         let of = |side: fn(&rule::Rule) -> &Selector| {
             rules.iter().filter(|(rule, _)| names(side(rule), app)).map(|(_, shown)| shown.clone()).collect()
         };
-        let by_default = self.accounts()?.by_default(app.number, &Names { cluster: &snapshot.cluster, plan: &plan });
+        let (accounts, names_now) = (self.accounts()?, Names { cluster: &snapshot.cluster, plan: &plan });
+        let by_default = accounts.by_default(app.number, &names_now);
         let hosts = snapshot.cluster.hosts.keys().map(|host| HostRevision {
             host: host.to_string(),
             // Only what this host enforces is known to it: hosts of a cluster from a file do not talk of revisions.
@@ -162,6 +182,8 @@ impl Handler for Service {
             ingress: of(|rule| &rule.to),
             egress: of(|rule| &rule.from),
             by_default,
+            shadow: app.shadow,
+            tried_by_default: accounts.tried_by_default(app.number),
             revision: snapshot.revision.0,
             hosts: hosts.collect(),
         })
@@ -243,9 +265,27 @@ impl Service {
         // The first pass numbers them. One that fails keeps nobody from seeing what was written.
         self.board.wait(PATIENCE, |status| status.passes > 0).await;
         let rules = self.snapshot().cluster.rules.clone();
-        let mut hits = self.accounts()?.by_rule();
-        let mut counted = |shown: Rule| Rule { hits: shown.id.and_then(|id| hits.remove(&id)), ..shown };
+        let accounts = self.accounts()?;
+        let (mut hits, mut tried) = (accounts.by_rule(), accounts.by_tried());
+        let mut counted = |shown: Rule| Rule {
+            hits: shown.id.and_then(|id| hits.remove(&id)),
+            tried: shown.id.and_then(|id| tried.remove(&id)),
+            ..shown
+        };
         Ok(rules.iter().map(|rule| (rule.clone(), counted(self.shown(rule)))).collect())
+    }
+
+    /// The rule that is named.
+    fn which(&self, which: WhichRule) -> Result<rule::Rule, Refusal> {
+        let (rules, plan) = (self.snapshot().cluster.rules.clone(), self.plan());
+        let unknown = || Refusal::not_found("there is no such rule: see weft policy ls");
+        match which {
+            WhichRule::Id(id) => plan.policy.names.get(&id).cloned().ok_or_else(unknown),
+            WhichRule::Name(name) => {
+                rules.iter().find(|rule| rule.name.as_ref() == Some(&name)).cloned().ok_or_else(unknown)
+            }
+            WhichRule::Says(rule) => Ok(*rule),
+        }
     }
 
     fn shown(&self, rule: &rule::Rule) -> Rule {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::Result;
 use weft_common::{
     addr::Ip,
-    event::Hook,
+    event::{Hook, Kind},
     flow::{Flow, FlowKey, State as FlowState},
     header::{Tcp, protocol},
     policy::Direction,
@@ -268,7 +268,9 @@ fn dropped(host: &HostName, snapshot: &Snapshot, plan: &NodePlan, seen: &Seen) -
     let names = Names { cluster: &snapshot.cluster, plan };
     let drop = &seen.drop;
     let reason = DropReason::from_index(usize::try_from(drop.reason).unwrap_or(usize::MAX));
-    let by_policy = is_policy(reason.map_or(Ok(()), Err));
+    let passed = drop.kind == Kind::Shadow as u32;
+    let reason = reason.filter(|_| !passed);
+    let by_policy = passed || is_policy(reason.map_or(Ok(()), Err));
     let direction = if drop.direction == Direction::Ingress as u8 { Direction::Ingress } else { Direction::Egress };
     let has_ports = has_ports(drop.protocol);
     let port = |port: u16| has_ports.then_some(port);
@@ -299,9 +301,14 @@ fn dropped(host: &HostName, snapshot: &Snapshot, plan: &NodePlan, seen: &Seen) -
         to: names.side(dst, Some(drop.dst), port(drop.dst_port)),
         protocol,
         tcp_flags: (drop.protocol == protocol::TCP).then(|| flag_names(drop.tcp_flags)),
-        reason: reason.map_or_else(|| format!("#{}", drop.reason), |reason| reason.name().to_owned()),
+        reason: match reason {
+            _ if passed => Dropped::SHADOW.to_owned(),
+            Some(reason) => reason.name().to_owned(),
+            None => format!("#{}", drop.reason),
+        },
         rule: by_policy.then(|| names.rule(drop.rule)).flatten().or_else(by_default),
+        shadow: (drop.shadow != 0).then(|| names.tried(drop.shadow, direction, src, dst)),
         skipped: drop.skipped,
-        would_allow: by_policy.then(|| names.would_allow(drop.rule, (src, dst), &what)),
+        would_allow: (by_policy && !passed).then(|| names.would_allow(drop.rule, (src, dst), &what)),
     }
 }

@@ -27,8 +27,12 @@ impl Service {
         let names = &Names { cluster: &snapshot.cluster, plan: &plan };
         let epoch = Epoch(self.board.read().epoch);
         let config: BTreeMap<u32, Config> = [(0, Config { epoch, ..plan.config })].into();
-        let sets: BTreeMap<SetKey, _> =
-            plan.policy.sets.iter().map(|(key, set)| (SetKey { slot: epoch.slot(), ..*key }, *set)).collect();
+        let sets: BTreeMap<SetKey, _> = plan
+            .policy
+            .sets
+            .iter()
+            .map(|(key, set)| (SetKey { slot: key.slot | epoch.slot(), ..*key }, *set))
+            .collect();
         let wanted = |name: &str| request.name.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(name));
         let mut maps = Vec::new();
         macro_rules! show {
@@ -62,8 +66,9 @@ impl Service {
             words!(peer_id)
         );
         // The other slot holds what was in force before, and is nobody's.
-        let in_force =
-            |sets: BTreeMap<SetKey, _>| sets.into_iter().filter(|(key, _)| key.slot == epoch.slot()).collect();
+        let in_force = |sets: BTreeMap<SetKey, _>| {
+            sets.into_iter().filter(|(key, _)| key.slot & !SetKey::SHADOW == epoch.slot()).collect()
+        };
         show!(table::Sets, entries!(Map, table::Sets).map(in_force), Some(&sets), words!(set_key), words!(set));
         show!(
             table::PeerLists,

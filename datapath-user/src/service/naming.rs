@@ -6,7 +6,7 @@ use weft_common::{
     addr::Ip,
     header::protocol,
     id::{AppId, Identity, PeerId, RoleId},
-    policy::Direction,
+    policy::{BY_DEFAULT, Direction},
     route::{Hop, HopKind},
 };
 
@@ -73,6 +73,15 @@ impl Names<'_> {
     pub(super) fn rule(&self, number: u32) -> Option<RuleMention> {
         let rule = self.plan.policy.names.get(&number)?;
         Some(RuleMention::of(Some(number), rule))
+    }
+
+    /// What is tried under this number: a rule, or the default of an app whose policy is.
+    pub(super) fn tried(&self, number: u32, direction: Direction, src: Identity, dst: Identity) -> RuleMention {
+        let unknown = || RuleMention { text: format!("rule #{number}"), id: Some(number), source: None };
+        match number {
+            BY_DEFAULT => self.default_of(direction, src, dst),
+            number => self.rule(number).unwrap_or_else(unknown),
+        }
     }
 
     /// The default that holds from `src` to `dst` where no rule speaks: the one of whose set `direction` is.

@@ -9,7 +9,7 @@ use weft_common::{
     addr::Ip,
     header::protocol,
     id::{AppId, Epoch, Identity, RoleId},
-    policy::{Direction, Query, decide},
+    policy::{Direction, Query, decide, shadow},
     route::{HopKind, Route},
     verdict::DropReason,
 };
@@ -72,6 +72,8 @@ pub(super) struct Found {
     /// The rule that decided; 0 is a default, or no rule was asked.
     pub(super) rule: u32,
     pub(super) direction: Direction,
+    /// The rule that is only tried and would decide otherwise: [`shadow`].
+    pub(super) tried: u32,
 }
 
 impl Service {
@@ -106,7 +108,7 @@ impl Service {
         let Asked { plan, from, to, query, found } = asked;
         let snapshot = self.snapshot();
         let names = Names { cluster: &snapshot.cluster, plan };
-        let Found { verdict, rule, direction } = *found;
+        let Found { verdict, rule, direction, tried } = *found;
         let decision = decision(verdict);
         let step = |at: &str, found: String| Step { at: at.to_owned(), found };
         let explained = match verdict {
@@ -114,11 +116,16 @@ impl Service {
             Err(reason) => reason.explain().trim().to_owned(),
         };
         let who = |end: &End| format!("{} is {}", end.addr, names.identity(end.identity));
-        let steps = vec![
+        let mut steps = vec![
             step("from", who(from)),
             step("to", format!("{}, by {}", who(to), names.hop(to.route.hop))),
             step(if verdict.is_ok() || is_policy(verdict) { "policy" } else { "path" }, explained),
         ];
+        if tried != 0 {
+            let rule = names.tried(tried, Direction::Ingress, query.src, query.dst).text;
+            let would = if verdict.is_ok() { "would drop it" } else { "would let it pass" };
+            steps.push(step("shadow", format!("{rule}, which is only tried, {would}")));
+        }
         let mention = || match verdict {
             Err(reason) if !is_policy(verdict) => {
                 RuleMention { text: format!("none: {}", reason.explain().trim()), id: None, source: None }
@@ -166,7 +173,7 @@ fn query(from: &End, to: &End, what: Probe, family: Family) -> Query {
 
 /// What the programs come to, in their order: parse, admit, forward.
 fn find(plan: &NodePlan, from: &End, to: &End, query: &Query) -> Found {
-    let refused = |reason| Found { verdict: Err(reason), rule: 0, direction: Direction::Egress };
+    let refused = |reason| Found { verdict: Err(reason), rule: 0, direction: Direction::Egress, tried: 0 };
     let is_host = |end: &End| end.route.hop.kind() == HopKind::Host;
     let is_tunnel = query.protocol == protocol::UDP && u32::from(query.port) == plan.config.port;
     if from.addr == to.addr && to.meant == Meant::Itself {
@@ -183,10 +190,12 @@ fn find(plan: &NodePlan, from: &End, to: &End, query: &Query) -> Found {
         HopKind::Local | HopKind::Peer | HopKind::Host | HopKind::Nowhere => {}
     }
     let weft_common::policy::Decision { verdict, rule, direction } = decide(&*plan.policy, Epoch(0), query);
+    let is_tried = plan.config.shadow != 0;
+    let tried = if is_tried { shadow(&*plan.policy, Epoch(0), query, u64::from(verdict.is_ok())) } else { 0 };
     if verdict.is_ok() && to.route.hop.kind() == HopKind::Peer && !plan.peers.contains_key(&to.route.hop.index) {
         return refused(DropReason::PeerUnreachable);
     }
-    Found { verdict, rule, direction }
+    Found { verdict, rule, direction, tried }
 }
 
 /// Where parties are looked for, in one family.

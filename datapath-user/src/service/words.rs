@@ -25,8 +25,9 @@ use super::naming::{Names, protocol_name};
 
 impl Names<'_> {
     pub(super) fn config(&self, value: &Config) -> String {
-        let Config { epoch, gateway, port, reserved: _ } = value;
-        format!("epoch {}, gateway {}, udp port {port}", epoch.0, self.link(gateway))
+        let Config { epoch, gateway, port, shadow } = value;
+        let tried = if *shadow == 0 { "" } else { ", rules are tried" };
+        format!("epoch {}, gateway {}, udp port {port}{tried}", epoch.0, self.link(gateway))
     }
 
     /// An interface.
@@ -72,7 +73,9 @@ impl Names<'_> {
     pub(super) fn set_key(&self, key: &SetKey) -> String {
         let SetKey { app, role, direction, slot } = *key;
         let direction = if direction == Direction::Egress as u8 { "egress" } else { "ingress" };
-        format!("{direction} of {} (slot {slot})", self.who(Identity::new(app, role)))
+        let tried = if slot & SetKey::SHADOW != 0 { ", with what is tried" } else { "" };
+        let slot = slot & !SetKey::SHADOW;
+        format!("{direction} of {} (slot {slot}{tried})", self.who(Identity::new(app, role)))
     }
 
     pub(super) fn set(&self, value: &RuleSet) -> String {

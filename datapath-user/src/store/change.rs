@@ -25,6 +25,8 @@ pub enum Change {
     AddRule(Rule),
     /// Takes a rule away.
     RemoveRule(RuleRef),
+    /// Puts in force what is only tried.
+    Promote(Promoted),
     /// Adds an app, with the blocks that hosts get of it.
     AddApp(App, BTreeMap<HostName, Vec<Prefix>>),
     /// Puts an app in the place of the one with its name, with the blocks that hosts get of it.
@@ -45,6 +47,15 @@ pub enum Change {
     Reserve(EndpointKey, Addresses),
     /// Keeps nothing for a name any longer.
     Release(EndpointKey),
+}
+
+/// What is to be in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Promoted {
+    /// A rule.
+    Rule(RuleRef),
+    /// All rules of a policy.
+    Policy(PolicyName),
 }
 
 /// Policies that come and go as one.
@@ -80,6 +91,7 @@ pub(super) fn apply(cluster: &Cluster, change: &Change, me: &HostName, now: Revi
             let at = position(cluster, which)?;
             Arc::make_mut(&mut next.rules).remove(at);
         }
+        Change::Promote(which) => promote(&mut next, which)?,
         Change::AddApp(app, blocks) => add_app(&mut next, app, blocks)?,
         Change::SetApp(app, blocks) => set_app(&mut next, app, blocks)?,
         Change::AddRole(app, name, role) => add_role(&mut next, app, name, role)?,
@@ -136,6 +148,20 @@ pub(super) fn position(cluster: &Cluster, which: &RuleRef) -> Result<usize, Chan
             RuleRef::Saying(rule) => format!("there is no rule `{}`", rule.statement()),
         })
     })
+}
+
+fn promote(next: &mut Cluster, which: &Promoted) -> Result<(), ChangeError> {
+    let at = match which {
+        Promoted::Rule(which) => vec![position(next, which)?],
+        Promoted::Policy(name) if next.policies.contains_key(name) => {
+            let of = next.rules.iter().enumerate().filter(|(_, rule)| rule.policy.as_ref() == Some(name));
+            of.map(|(at, _)| at).collect()
+        }
+        Promoted::Policy(name) => return Err(ChangeError::NotFound(format!("there is no policy {name}"))),
+    };
+    let rules = Arc::make_mut(&mut next.rules);
+    at.into_iter().for_each(|at| rules[at].shadow = false);
+    Ok(())
 }
 
 fn add_app(next: &mut Cluster, app: &App, blocks: &BTreeMap<HostName, Vec<Prefix>>) -> Result<(), ChangeError> {

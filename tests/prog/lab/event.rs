@@ -16,7 +16,7 @@ pub(crate) enum Event {
 pub(crate) fn read(record: &[u8]) -> Event {
     let record = Record(record);
     match record.u32(0) {
-        kind if kind == Kind::Drop as u32 => Event::Drop(Drop {
+        kind if kind == Kind::Drop as u32 || kind == Kind::Shadow as u32 => Event::Drop(Drop {
             kind,
             reason: record.u32(offset_of!(Drop, reason)),
             time: record.u64(offset_of!(Drop, time)),
@@ -33,6 +33,8 @@ pub(crate) fn read(record: &[u8]) -> Event {
             direction: record.u8(offset_of!(Drop, direction)),
             rule: record.u32(offset_of!(Drop, rule)),
             link: record.u32(offset_of!(Drop, link)),
+            shadow: record.u32(offset_of!(Drop, shadow)),
+            reserved: 0,
         }),
         kind if kind == Kind::Miss as u32 => {
             let len = record.u32(offset_of!(Miss, len));

@@ -15,7 +15,7 @@ use super::{
         endpoints::{Attach, Attached, Detach, Detached, EndpointList, ListEndpoints, Relabel, Relabelled},
         flows::{FlowList, ListFlows, ListTraffic, TrafficList},
         maps::{MapList, ShowMaps},
-        rules::{AddRule, ListRules, Policy, RemoveRule, RuleChange, RuleList, ShowPolicy},
+        rules::{AddRule, ListRules, Policy, Promote, RemoveRule, RuleChange, RuleList, ShowPolicy},
         state::{Diagnose, Diagnosis, GetStatus, ListPeers, PeerList, Reset, ResetDone, Status},
         why::{Why, WhyAnswer},
     },
@@ -75,6 +75,9 @@ impl Handler for Double {
     }
     async fn remove_rule(&self, _: RemoveRule) -> Result<RuleChange, Refusal> {
         Ok(example::rule_change())
+    }
+    async fn promote(&self, _: Promote) -> Result<Changed, Refusal> {
+        Ok(example::changed())
     }
     async fn show_policy(&self, ShowPolicy { app }: ShowPolicy) -> Result<Policy, Refusal> {
         assert_ne!(app.as_str(), "panic", "a handler that fails");

@@ -6,7 +6,7 @@ use super::dto::{
     endpoints::{Attached, Detached, Endpoint, EndpointList, Gone, Relabelled},
     flows::{Flow, FlowList, Pair, TrafficList},
     maps::{Compared, Entry, Map, MapList},
-    rules::{Action, ByDefault, Hits, HostRevision, Policy, Rule, RuleChange, RuleList},
+    rules::{Action, ByDefault, Hits, HostRevision, Policy, Rule, RuleChange, RuleList, Tried},
     side::{Decision, Direction, RuleMention, Side, Source, State, Volume},
     state::{
         Check, CheckResult, Degraded, Diagnosis, Gateway, HookKind, Peer, PeerList, Problem, Reconcile, Repaired,
@@ -79,6 +79,7 @@ pub(crate) fn app() -> App {
             Role { name: text("web"), number: 1, labels: text("role=web"), ports: String::new() },
         ],
         defaults: defaults(),
+        shadow: false,
         endpoints: 3,
     }
 }
@@ -91,6 +92,7 @@ pub(crate) fn app_list() -> AppList {
         labels: String::new(),
         roles: Vec::new(),
         defaults: Defaults { inside: Gate::Closed, from_host: Gate::Closed, to_outside: Gate::Closed, ..defaults() },
+        shadow: true,
         endpoints: 0,
     };
     AppList { apps: vec![blog, app()] }
@@ -131,7 +133,8 @@ pub(crate) fn relabelled() -> Relabelled {
 }
 
 pub(crate) fn detached() -> Detached {
-    let gone = Gone { name: text("web-1"), app: text("shop"), addresses: texts(&["10.1.0.7", "fd00:1::7"]) };
+    let gone =
+        Gone { name: text("web-1"), app: text("shop"), addresses: texts(&["10.1.0.7", "fd00:1::7"]), kept: true };
     Detached { endpoints: vec![gone] }
 }
 
@@ -179,6 +182,8 @@ pub(crate) fn rule_list() -> RuleList {
         policy: Some(text("blog")),
         source: Some(source()),
         hits: Some(hits()),
+        shadow: false,
+        tried: None,
     };
     let deny = Rule {
         id: None,
@@ -189,10 +194,12 @@ pub(crate) fn rule_list() -> RuleList {
         what: text("any"),
         on: Some(Direction::Egress),
         precedence: 2000,
-        text: text("deny shop -> outside any on egress precedence 2000"),
+        text: text("shadow deny shop -> outside any on egress precedence 2000"),
         policy: None,
         source: None,
         hits: None,
+        shadow: true,
+        tried: Some(Tried { would_drop: 1_234, would_drop_flows: 7, would_pass: 0, last: time(3) }),
     };
     RuleList { rules: vec![allow, deny], revision: 42 }
 }
@@ -209,6 +216,8 @@ pub(crate) fn policy() -> Policy {
         defaults: defaults(),
         ingress: vec![allow],
         egress: vec![deny],
+        shadow: true,
+        tried_by_default: Some(Tried { would_drop: 12, would_drop_flows: 3, would_pass: 4, last: time(5) }),
         by_default: vec![ByDefault { from: text("shop"), to: text("blog"), hits: hits() }],
         revision: 42,
         hosts: vec![
@@ -294,6 +303,7 @@ pub(crate) fn dropped() -> Dropped {
         reason: text("policy-default"),
         rule: Some(of_default()),
         skipped: 3,
+        shadow: Some(mention()),
         would_allow: Some(text("allow shop/web -> blog/db tcp/5432")),
     }
 }

@@ -24,7 +24,7 @@ use self::{
         endpoints::{Attach, Attached, Detach, Detached, EndpointList, ListEndpoints, Relabel, Relabelled},
         flows::{FlowList, ListFlows, ListTraffic, TrafficList},
         maps::{MapList, ShowMaps},
-        rules::{AddRule, ListRules, Policy, RemoveRule, RuleChange, RuleList, ShowPolicy},
+        rules::{AddRule, ListRules, Policy, Promote, RemoveRule, RuleChange, RuleList, ShowPolicy},
         state::{Diagnose, Diagnosis, GetStatus, ListPeers, PeerList, Reset, ResetDone, Status},
         why::{Why, WhyAnswer},
     },
@@ -83,6 +83,7 @@ calls! {
     "/v1/rule/list" Reads ListRules => RuleList;
     "/v1/rule/add" Changes AddRule => RuleChange;
     "/v1/rule/remove" Changes RemoveRule => RuleChange;
+    "/v1/policy/promote" Changes Promote => Changed;
     "/v1/policy/show" Reads ShowPolicy => Policy;
     "/v1/why" Reads Why => WhyAnswer;
     "/v1/flow/list" Reads ListFlows => FlowList;
@@ -124,6 +125,8 @@ pub trait Handler: Send + Sync + 'static {
     fn add_rule(&self, request: AddRule) -> impl Future<Output = Result<RuleChange, Refusal>> + Send;
     /// Removes a rule.
     fn remove_rule(&self, request: RemoveRule) -> impl Future<Output = Result<RuleChange, Refusal>> + Send;
+    /// Puts in force what is only tried.
+    fn promote(&self, request: Promote) -> impl Future<Output = Result<Changed, Refusal>> + Send;
     /// What holds for an app.
     fn show_policy(&self, request: ShowPolicy) -> impl Future<Output = Result<Policy, Refusal>> + Send;
     /// Whether a packet may pass, and why.

@@ -14,25 +14,49 @@ const DENY: usize = 2;
 /// Where the upper tier starts.
 pub(super) const UPPER: i32 = 16_777_216;
 
+/// Which rules count.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Counting {
+    /// Those in force; what an app tries is not.
+    InForce,
+    /// Those that are tried, too.
+    Tried,
+}
+
 impl World {
     /// What the text says, rule by rule.
-    pub(super) fn answer(&self, packet: &Packet) -> (Result<(), DropReason>, Option<usize>, Direction) {
-        let out = self.one_way(packet, Direction::Egress);
+    pub(super) fn answer(
+        &self,
+        packet: &Packet,
+        counting: Counting,
+    ) -> (Result<(), DropReason>, Option<usize>, Direction) {
+        let out = self.one_way(packet, Direction::Egress, counting);
         if out.0.is_err() {
             return (out.0, out.1, Direction::Egress);
         }
-        let into = self.one_way(packet, Direction::Ingress);
+        let into = self.one_way(packet, Direction::Ingress, counting);
         match into {
             (Ok(()), None) => (out.0, out.1, Direction::Egress),
             (verdict, rule) => (verdict, rule, Direction::Ingress),
         }
     }
 
-    fn one_way(&self, packet: &Packet, direction: Direction) -> (Result<(), DropReason>, Option<usize>) {
-        let best = self.best(packet, direction, i32::MAX);
+    fn one_way(
+        &self,
+        packet: &Packet,
+        direction: Direction,
+        counting: Counting,
+    ) -> (Result<(), DropReason>, Option<usize>) {
+        let subject = if direction == Direction::Egress { packet.src } else { packet.dst };
+        if let (Party::Endpoint(app, _), Counting::InForce) = (subject, counting)
+            && self.apps[app].shadow
+        {
+            return (Ok(()), None);
+        }
+        let best = self.best(packet, direction, (i32::MAX, counting));
         let best = match best {
             Some((merit, _)) if merit[0] >= i64::from(UPPER) && merit[1] == PASS_MERIT => {
-                self.best(packet, direction, UPPER - 1)
+                self.best(packet, direction, (UPPER - 1, counting))
             }
             best => best,
         };
@@ -47,10 +71,18 @@ impl World {
     }
 
     /// The rule that wins of those whose precedence is at most `highest`.
-    fn best(&self, packet: &Packet, direction: Direction, highest: i32) -> Option<([i64; 7], usize)> {
+    fn best(
+        &self,
+        packet: &Packet,
+        direction: Direction,
+        (highest, counting): (i32, Counting),
+    ) -> Option<([i64; 7], usize)> {
         let mut best: Option<([i64; 7], usize)> = None;
         for (at, rule) in self.rules.iter().enumerate() {
-            if rule.precedence > highest || rule.on.is_some_and(|on| on != direction) {
+            if rule.precedence > highest
+                || (rule.shadow && counting == Counting::InForce)
+                || rule.on.is_some_and(|on| on != direction)
+            {
                 continue;
             }
             let (subject_rule, peer_rule, peer) = match direction {

@@ -43,6 +43,8 @@ pub(super) struct Prepared<'a> {
     pub(super) closeness: [u8; 2],
     pub(super) regions: Option<Arc<[Region]>>,
     pub(super) width: u64,
+    /// Whether it is only tried.
+    pub(super) shadow: bool,
 }
 
 /// Whom one side of a rule matches.
@@ -149,7 +151,8 @@ fn add<'a>(
     let width = width(regions.as_deref());
     let mut push = |from: Side<'a>, to: Side<'a>, rank| {
         if !from.is_nobody() && !to.is_nobody() {
-            prepared.push(Prepared { id, rank, from, to, on: rule.on, closeness, regions: regions.clone(), width });
+            let (on, shadow, regions) = (rule.on, rule.shadow, regions.clone());
+            prepared.push(Prepared { id, rank, from, to, on, closeness, regions, width, shadow });
         }
     };
     match rule.action {

@@ -24,6 +24,9 @@
 //! What is neither IP nor ARP no rule can speak of. It passes inside an app that is open inside
 //! ([`RuleSet::FRAMES_INSIDE`]) when no rule speaks of that inside at all, and nowhere else.
 //!
+//! - A rule or an app in shadow is only tried: what is in force is what there would be without the rule, and with the
+//!   app open to everyone. While any are, each subject has a second set, under [`SetKey::SHADOW`], with all of them.
+//!
 //! # How
 //!
 //! What a rule matches is a number of classes: an app with a role, with any, every app, the hosts, the outside. Lists
@@ -62,7 +65,7 @@ use set::Set;
 /// The tables of policy, and what they were made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Table SETS for slot 0; slot 1 has the same.
+    /// Table SETS for slot 0, with [`SetKey::SHADOW`] where rules are tried; slot 1 has the same.
     pub sets: BTreeMap<SetKey, RuleSet>,
     /// Table PEER_LISTS.
     pub peer_lists: BTreeMap<PeerKey, u32>,
@@ -126,6 +129,11 @@ pub(super) fn compile(cluster: &Cluster, before: &Ids) -> (Policy, PolicyIds) {
 }
 
 impl Policy {
+    /// Whether there are sets for rules that are tried.
+    pub(super) fn is_tried(&self) -> bool {
+        self.sets.keys().any(|key| key.slot & SetKey::SHADOW != 0)
+    }
+
     /// Whether the rules and apps it was made of are those of `cluster`. Equal parts of two clusters are mostly
     /// the same part, which `Arc` sees at once.
     pub(super) fn is_of(&self, cluster: &Cluster) -> bool {
@@ -135,13 +143,16 @@ impl Policy {
 
 /// The apps that are open inside and whose inside no rule speaks of, whatever it says and of whichever traffic.
 fn frames_inside(cluster: &Cluster, rules: &[Prepared<'_>]) -> BTreeSet<AppId> {
+    let rules: Vec<_> = rules.iter().filter(|rule| !rule.shadow).collect();
     let speaks_of = |rule: &Prepared<'_>, app: &App| [&rule.from, &rule.to].iter().all(|side| side.may_be_of(app));
-    let is_open = |app: &&App| app.defaults.inside == Gate::Open && !rules.iter().any(|rule| speaks_of(rule, app));
+    let is_open = |app: &&App| {
+        app.shadow || (app.defaults.inside == Gate::Open && !rules.iter().any(|rule| speaks_of(rule, app)))
+    };
     cluster.apps.values().filter(is_open).map(|app| app.number).collect()
 }
 
 /// A set whose lists have no numbers yet.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Draft {
     /// Flags of a [`RuleSet`]: what holds where no rule speaks.
     open: u32,

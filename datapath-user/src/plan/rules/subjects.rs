@@ -26,51 +26,85 @@ pub(super) struct Drafts {
     /// Positions in `distinct`.
     pub(super) of: BTreeMap<SetKey, usize>,
     pub(super) distinct: Vec<Draft>,
+    known: HashMap<Draft, usize>,
 }
 
 pub(super) fn drafts(cluster: &Cluster, rules: &[Prepared<'_>], compiler: &mut Compiler<'_>) -> Drafts {
-    let mut drafts = Drafts { of: BTreeMap::new(), distinct: Vec::new() };
-    let mut known: HashMap<Draft, usize> = HashMap::new();
-    for direction in [Direction::Egress, Direction::Ingress] {
-        let index = Index::of(rules, direction);
-        for app in cluster.apps.values() {
-            // Roles that no rule names have the rules of an endpoint without one.
-            let mut plain = None;
-            let roles = app.roles.values().map(|role| role.number).chain([RoleId::NONE, RoleId::UNKNOWN]);
-            for role in roles {
-                let own = index.role.get(&(app.number, role)).map_or(&[][..], Vec::as_slice);
-                let shared = plain.filter(|_| own.is_empty());
-                let at = shared.unwrap_or_else(|| {
-                    let mut subject: Vec<usize> = index.app(app.number).chain(own.iter().copied()).collect();
-                    subject.sort_unstable();
-                    drafts.add(&mut known, draft(rules, compiler, direction, &subject, open(app, direction)))
-                });
-                if own.is_empty() {
-                    plain = Some(at);
-                }
-                drafts.name(Identity::new(app.number, role), direction, at);
-            }
-        }
-        for (identity, subject) in [(Identity::HOST, &index.host), (Identity::OUTSIDE, &index.outside)] {
-            let at = drafts.add(&mut known, draft(rules, compiler, direction, subject, RuleSet::OPEN));
-            drafts.name(identity, direction, at);
-        }
+    let mut drafts = Drafts { of: BTreeMap::new(), distinct: Vec::new(), known: HashMap::new() };
+    drafts.all(cluster, rules, compiler, View::InForce);
+    if rules.iter().any(|rule| rule.shadow) || cluster.apps.values().any(|app| app.shadow) {
+        drafts.all(cluster, rules, compiler, View::Tried);
     }
     drafts
 }
 
+/// Which rules count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum View {
+    /// Those in force; an app in shadow is open.
+    InForce,
+    /// Those that are tried, too.
+    Tried,
+}
+
+impl View {
+    fn slot(self) -> u8 {
+        match self {
+            Self::InForce => 0,
+            Self::Tried => SetKey::SHADOW,
+        }
+    }
+}
+
 impl Drafts {
-    fn add(&mut self, known: &mut HashMap<Draft, usize>, draft: Draft) -> usize {
-        *known.entry(draft).or_insert_with_key(|draft| {
+    fn all(&mut self, cluster: &Cluster, rules: &[Prepared<'_>], compiler: &mut Compiler<'_>, view: View) {
+        for direction in [Direction::Egress, Direction::Ingress] {
+            let index = Index::of(rules, direction, view);
+            for app in cluster.apps.values() {
+                if app.shadow && view == View::InForce {
+                    let at = self.add(Draft { open: RuleSet::OPEN, ..Draft::default() });
+                    roles(app).for_each(|role| self.name(Identity::new(app.number, role), direction, view, at));
+                    continue;
+                }
+                // Roles that no rule names have the rules of an endpoint without one.
+                let mut plain = None;
+                for role in roles(app) {
+                    let own = index.role.get(&(app.number, role)).map_or(&[][..], Vec::as_slice);
+                    let shared = plain.filter(|_| own.is_empty());
+                    let at = shared.unwrap_or_else(|| {
+                        let mut subject: Vec<usize> = index.app(app.number).chain(own.iter().copied()).collect();
+                        subject.sort_unstable();
+                        self.add(draft(rules, compiler, direction, &subject, open(app, direction)))
+                    });
+                    if own.is_empty() {
+                        plain = Some(at);
+                    }
+                    self.name(Identity::new(app.number, role), direction, view, at);
+                }
+            }
+            for (identity, subject) in [(Identity::HOST, &index.host), (Identity::OUTSIDE, &index.outside)] {
+                let at = self.add(draft(rules, compiler, direction, subject, RuleSet::OPEN));
+                self.name(identity, direction, view, at);
+            }
+        }
+    }
+
+    fn add(&mut self, draft: Draft) -> usize {
+        *self.known.entry(draft).or_insert_with_key(|draft| {
             self.distinct.push(draft.clone());
             self.distinct.len() - 1
         })
     }
 
-    fn name(&mut self, subject: Identity, direction: Direction, at: usize) {
-        let key = SetKey { app: subject.app, role: subject.role, direction: direction as u8, slot: 0 };
-        self.of.insert(key, at);
+    fn name(&mut self, subject: Identity, direction: Direction, view: View, at: usize) {
+        let direction = direction as u8;
+        self.of.insert(SetKey { app: subject.app, role: subject.role, direction, slot: view.slot() }, at);
     }
+}
+
+/// Those that an app's endpoints can have: its own, none, and one that is not known.
+fn roles(app: &App) -> impl Iterator<Item = RoleId> + use<'_> {
+    app.roles.values().map(|role| role.number).chain([RoleId::NONE, RoleId::UNKNOWN])
 }
 
 /// The positions of the rules of a direction, by subject, each in order.
@@ -84,9 +118,10 @@ struct Index {
 }
 
 impl Index {
-    fn of(rules: &[Prepared<'_>], direction: Direction) -> Self {
+    fn of(rules: &[Prepared<'_>], direction: Direction, view: View) -> Self {
         let mut index = Self::default();
-        for (at, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.is_on(direction)) {
+        let counts = |rule: &Prepared<'_>| rule.is_on(direction) && (!rule.shadow || view == View::Tried);
+        for (at, rule) in rules.iter().enumerate().filter(|(_, rule)| counts(rule)) {
             let Side::Classes(subjects) = rule.sides(direction).0 else { continue };
             for class in &**subjects {
                 let positions = match *class {

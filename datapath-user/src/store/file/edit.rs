@@ -12,7 +12,7 @@ use crate::model::{
     rule::{Rule, Source},
 };
 
-use super::super::change::{Change, SetPolicies, position};
+use super::super::change::{Change, Promoted, SetPolicies, position};
 
 /// `text`, which describes `cluster`, with a change.
 pub(super) fn edit(text: &str, cluster: &Cluster, change: &Change) -> Result<String> {
@@ -20,6 +20,18 @@ pub(super) fn edit(text: &str, cluster: &Cluster, change: &Change) -> Result<Str
     match change {
         Change::AddRule(rule) => add_element(array(&mut document, "rules")?, rule.to_string().into()),
         Change::RemoveRule(which) => remove_element(array(&mut document, "rules")?, position(cluster, which)?),
+        Change::Promote(Promoted::Rule(which)) => {
+            let at = position(cluster, which)?;
+            let rule = Rule { shadow: false, ..cluster.rules[at].clone() };
+            replace_element(array(&mut document, "rules")?, at, &rule.to_string())?;
+        }
+        Change::Promote(Promoted::Policy(name)) => {
+            let of = cluster.rules.iter().filter(|rule| rule.policy.as_ref() == Some(name));
+            let rules: Vec<_> = of.map(|rule| Rule { shadow: false, ..rule.clone() }).collect();
+            let policy = cluster.policies.get(name).context("find the policy")?;
+            let policies = child(document.as_table_mut(), "policy")?;
+            policies.insert(name.as_str(), Item::Table(policy_table(policy, &rules)));
+        }
         Change::AddApp(app, blocks) => {
             add_app(&mut document, app)?;
             for (host, blocks) in blocks.iter().filter(|(_, blocks)| !blocks.is_empty()) {
@@ -96,6 +108,15 @@ fn add_element(array: &mut Array, mut new: Value) {
     }
 }
 
+/// Puts a text in the place of an element, and leaves all around it.
+fn replace_element(array: &mut Array, at: usize, text: &str) -> Result<()> {
+    let element = array.get_mut(at).context("find the rule")?;
+    let mut new = Value::from(text);
+    *new.decor_mut() = element.decor().clone();
+    *element = new;
+    Ok(())
+}
+
 /// Puts a comma behind the last element of an array of lines, as editors like it: what is behind the element is
 /// then no part of it.
 fn comma_last(array: &mut Array) {
@@ -140,7 +161,7 @@ fn texts(prefixes: &[Prefix]) -> Array {
 }
 
 fn add_app(document: &mut DocumentMut, app: &App) -> Result<()> {
-    let App { name, number, prefixes, labels: _, roles, defaults: _ } = app;
+    let App { name, number, prefixes, labels: _, roles, defaults: _, shadow: _ } = app;
     let mut table = Table::new();
     if *number != App::number_of(name) {
         table.insert("number", value(i64::from(number.0)));
@@ -157,7 +178,7 @@ fn add_app(document: &mut DocumentMut, app: &App) -> Result<()> {
 
 /// Writes what of an app can be another: its prefixes, labels and defaults.
 fn set_app(document: &mut DocumentMut, app: &App) -> Result<()> {
-    let App { name, number: _, prefixes, labels, roles: _, defaults } = app;
+    let App { name, number: _, prefixes, labels, roles: _, defaults, shadow } = app;
     let table = child(child(document.as_table_mut(), "app")?, name.as_str())?;
     let mut set = |key: &str, new: Option<Value>| match (table.get(key).map(Item::as_value), new) {
         // What stays the same stays as it was written.
@@ -174,6 +195,7 @@ fn set_app(document: &mut DocumentMut, app: &App) -> Result<()> {
     for ((key, gate), (_, usual)) in gates(*defaults).into_iter().zip(gates(Defaults::default())) {
         set(key, (gate != usual).then(|| gate.name().into()));
     }
+    set("shadow", shadow.then(|| true.into()));
     Ok(())
 }
 

@@ -20,6 +20,7 @@
 //! from_apps = "closed"                          # from other apps
 //! from_host = "open"                            # from hosts
 //! to_outside = "open"                           # to the outside and to hosts
+//! shadow = true                                 # its policy is only tried: counted, not enforced
 //!
 //! [policy.blog]                                 # as `weft policy apply` writes it
 //! rules = [{ rule = "allow shop -> blog tcp/80", source = "blog.yaml:3" }]
@@ -139,6 +140,8 @@ struct AppTable {
     from_apps: Option<Spanned<String>>,
     from_host: Option<Spanned<String>>,
     to_outside: Option<Spanned<String>>,
+    #[serde(default)]
+    shadow: bool,
 }
 
 /// An address, or a list of them.
@@ -245,7 +248,7 @@ impl Reader<'_> {
     }
 
     fn app(&mut self, name: &Spanned<String>, table: AppTable) -> Result<App, Wrong> {
-        let AppTable { number, prefixes, labels, roles, inside, from_apps, from_host, to_outside } = table;
+        let AppTable { number, prefixes, labels, roles, inside, from_apps, from_host, to_outside, shadow } = table;
         let mut app = App::new(parsed(name)?, Vec::new(), []);
         self.places.insert(Place::App(app.name.clone()), name.span().start);
         if let Some(number) = number {
@@ -267,6 +270,7 @@ impl Reader<'_> {
                 return Err((at, format!("app {} has this role twice", app.name)));
             }
         }
+        app.shadow = shadow;
         let Defaults { inside: a, from_apps: b, from_host: c, to_outside: d } = &mut app.defaults;
         for (gate, text) in [(a, inside), (b, from_apps), (c, from_host), (d, to_outside)] {
             if let Some(text) = text {

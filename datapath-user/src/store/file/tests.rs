@@ -109,7 +109,7 @@ fn a_fault_has_its_line_and_column() {
     check(
         "prefixes = [\"10.1.0",
         "prefixs = [\"10.1.0",
-        "f:23:1: unknown field `prefixs`, expected one of `number`, `prefixes`, `labels`, `roles`, `inside`, `from_apps`, `from_host`, `to_outside`",
+        "f:23:1: unknown field `prefixs`, expected one of `number`, `prefixes`, `labels`, `roles`, `inside`, `from_apps`, `from_host`, `to_outside`, `shadow`",
     );
     check("[app.blog]", "[apps.blog]", "f:26:2: unknown field `apps`, expected one of `port`, `rules`, `host`, `app`");
     check("\"192.0.2.2\"", "192.0.2.2", "f:14:16: ");

@@ -61,6 +61,9 @@ pub struct SetApp {
     /// Prefixes that it is to have beside its own.
     #[serde(default, with = "text::list")]
     pub prefixes: Vec<Prefix>,
+    /// Prefixes that it is to have no longer; hosts lose what they were given of them.
+    #[serde(default, with = "text::list")]
+    pub without: Vec<Prefix>,
     /// Labels that are to be there.
     #[serde(default, with = "text", skip_serializing_if = "Labels::is_empty")]
     pub set: Labels,
@@ -70,6 +73,9 @@ pub struct SetApp {
     /// Defaults that are to be others.
     #[serde(default)]
     pub defaults: DefaultsChange,
+    /// Whether its policy is only to be tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<bool>,
     /// What hosts are given of it, beside what they have.
     #[serde(default, with = "text::list")]
     pub blocks: Vec<Block>,
@@ -170,6 +176,9 @@ pub struct App {
     pub roles: Vec<Role>,
     /// What holds where no rule speaks.
     pub defaults: Defaults,
+    /// Whether its policy is only tried: counted, not enforced.
+    #[serde(default)]
+    pub shadow: bool,
     /// How many endpoints of it this host has.
     pub endpoints: u64,
 }
@@ -215,7 +224,7 @@ pub enum Gate {
 impl App {
     /// An app of the cluster, of which this host has so many endpoints.
     pub fn of(app: &model::app::App, endpoints: u64) -> Self {
-        let model::app::App { name, number, prefixes, labels, roles, defaults } = app;
+        let model::app::App { name, number, prefixes, labels, roles, defaults, shadow } = app;
         let role = |(name, role): (&RoleName, &model::app::Role)| Role {
             name: name.to_string(),
             number: role.number.0,
@@ -229,6 +238,7 @@ impl App {
             labels: labels.to_string(),
             roles: roles.iter().map(role).collect(),
             defaults: Defaults::of(*defaults),
+            shadow: *shadow,
             endpoints,
         }
     }

@@ -65,7 +65,16 @@ pub struct Dropped {
     pub rule: Option<RuleMention>,
     /// Drops of the same reason since the event before that were not reported.
     pub skipped: u64,
+    /// A rule that is only tried, or a default of an app whose policy is, and would have decided otherwise. With the
+    /// reason [`Dropped::SHADOW`] the packet passed, and this would drop it; else it would have let it pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<RuleMention>,
     /// A rule that would let it pass, if rules dropped it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub would_allow: Option<String>,
+}
+
+impl Dropped {
+    /// The word in the place of a reason where the packet passed.
+    pub const SHADOW: &str = "shadow";
 }

@@ -101,6 +101,9 @@ pub struct Detach {
     /// Only those in this app.
     #[serde(default, with = "text::maybe", skip_serializing_if = "Option::is_none")]
     pub app: Option<AppName>,
+    /// Whether their addresses are given up, too, so that others can have them.
+    #[serde(default)]
+    pub release: bool,
 }
 
 /// The endpoints of this host.
@@ -146,8 +149,10 @@ pub struct Gone {
     pub name: String,
     /// Its app.
     pub app: String,
-    /// Its addresses, kept for its name.
+    /// The addresses it had.
     pub addresses: Vec<String>,
+    /// Whether they are kept for its name.
+    pub kept: bool,
 }
 
 /// The endpoints of this host.

@@ -10,7 +10,10 @@ use super::{
     text,
     time::Timestamp,
 };
-use crate::model::{self, name::AppName};
+use crate::model::{
+    self,
+    name::{AppName, PolicyName},
+};
 
 /// A new rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +31,18 @@ pub struct RemoveRule {
     /// Its number, its name or its text.
     #[serde(with = "text")]
     pub rule: WhichRule,
+}
+
+/// What is tried and is to be in force: a rule, or all rules of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Promote {
+    /// A rule, by its number, its name or its text.
+    #[serde(default, with = "text::maybe", skip_serializing_if = "Option::is_none")]
+    pub rule: Option<WhichRule>,
+    /// A policy.
+    #[serde(default, with = "text::maybe", skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyName>,
 }
 
 /// All rules.
@@ -77,6 +92,12 @@ pub struct Policy {
     pub ingress: Vec<Rule>,
     /// The rules on what goes out, likewise.
     pub egress: Vec<Rule>,
+    /// Whether its policy is only tried: counted, not enforced.
+    #[serde(default)]
+    pub shadow: bool,
+    /// What its defaults would have changed, while its policy is only tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried_by_default: Option<Tried>,
     /// What the host that was asked has counted where no rule spoke.
     #[serde(default)]
     pub by_default: Vec<ByDefault>,
@@ -109,6 +130,19 @@ pub struct Hits {
     pub flows: u64,
     /// Packets that were dropped: by the rule, or further on.
     pub drops: u64,
+    /// When the last of all those packets was seen.
+    pub last: Timestamp,
+}
+
+/// What a rule that is only tried would have changed, on this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tried {
+    /// Packets that passed and that it would have dropped.
+    pub would_drop: u64,
+    /// Their connections.
+    pub would_drop_flows: u64,
+    /// Packets that were dropped and that it would have let pass.
+    pub would_pass: u64,
     /// When the last of all those packets was seen.
     pub last: Timestamp,
 }
@@ -170,12 +204,18 @@ pub struct Rule {
     /// What the host that was asked has counted under it, if there was anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hits: Option<Hits>,
+    /// Whether it is only tried: counted, not enforced.
+    #[serde(default)]
+    pub shadow: bool,
+    /// What it would have changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried: Option<Tried>,
 }
 
 impl Rule {
     /// A rule of the cluster.
     pub fn of(id: Option<u32>, rule: &model::rule::Rule) -> Self {
-        let model::rule::Rule { action, from, to, traffic, on, precedence, name, policy, source } = rule;
+        let model::rule::Rule { action, from, to, traffic, on, precedence, shadow, name, policy, source } = rule;
         Self {
             id,
             name: name.as_ref().map(ToString::to_string),
@@ -189,6 +229,8 @@ impl Rule {
             policy: policy.as_ref().map(ToString::to_string),
             source: source.as_ref().map(Source::of),
             hits: None,
+            shadow: *shadow,
+            tried: None,
         }
     }
 }
