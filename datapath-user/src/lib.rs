@@ -8,6 +8,9 @@ pub mod model;
 // Where the cluster is kept, and how it is changed.
 pub mod store;
 
+// Pure: what operators write of policies and apps.
+pub mod manifest;
+
 // Pure: the difference of two tables.
 mod delta;
 

@@ -21,6 +21,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("model", &["common"]),
     ("delta", &[]),
     ("store", &["model", "delta"]),
+    ("manifest", &["model", "store", "common"]),
     ("status", &["model"]),
     ("order", &[]),
     ("plan", &["model", "common"]),
