@@ -9,6 +9,7 @@
 //! close. All faults of all files are reported, each with its place; with one fault there is no manifest.
 
 mod fields;
+pub mod kubernetes;
 pub mod native;
 mod selectors;
 mod traffic;
@@ -29,7 +30,7 @@ use crate::{
     store::{Position, Problem},
 };
 
-use tree::{Node, Value};
+use tree::{Entry, Node, Value};
 
 /// A text that an operator wrote, and what it is called in messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +83,10 @@ pub fn read(files: &[File]) -> Result<Manifest, Vec<Problem>> {
     for file in files {
         let mut faults = Faults::of(file);
         for document in tree::documents(&file.text, &mut faults) {
-            reader.document(&document, &mut faults);
+            // Nothing between two separators, or only comments.
+            if !matches!(document.value, Value::Null) {
+                reader.document(&document, &mut faults);
+            }
         }
         problems.extend(faults.in_order());
     }
@@ -131,10 +135,11 @@ struct Reader {
 
 impl Reader {
     fn document(&mut self, document: &Node, faults: &mut Faults) {
+        let has = |entries: &[Entry], key| entries.iter().any(|entry| entry.key == key);
         match &document.value {
-            Value::Null => {}
-            Value::Map(entries) if entries.iter().any(|entry| entry.key == "weft") => {
-                native::document(document, self, faults);
+            Value::Map(entries) if has(entries, "weft") => native::document(document, self, faults),
+            Value::Map(entries) if has(entries, "apiVersion") || has(entries, "kind") => {
+                kubernetes::document(document, self, faults);
             }
             Value::Map(_) => faults.add(
                 document.at,

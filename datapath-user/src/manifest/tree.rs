@@ -37,6 +37,13 @@ pub(super) struct Entry {
 }
 
 impl Node {
+    /// A field, whatever others there are. One with nothing in it is not there.
+    pub(super) fn field(&self, name: &str) -> Option<&Self> {
+        let Value::Map(entries) = &self.value else { return None };
+        let found = entries.iter().find(|entry| entry.key == name).map(|entry| &*entry.value);
+        found.filter(|node| !matches!(node.value, Value::Null))
+    }
+
     /// What it is, in a message.
     pub(super) fn kind(&self) -> &'static str {
         match &self.value {
