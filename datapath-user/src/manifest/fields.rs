@@ -38,6 +38,8 @@ pub(super) struct Fields<'a> {
     pub(super) at: Position,
     form: &'static Form,
     entries: &'a [Entry],
+    /// Whether no entry is a fault by itself.
+    pub(super) is_whole: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -48,14 +50,17 @@ impl<'a> Fields<'a> {
             faults.add(node.at, format!("{what} is a mapping with {}, and this is {}", listed(fields), node.kind()));
             return None;
         };
+        let mut is_whole = true;
         for Entry { key, at, value } in entries {
             if !fields.contains(&key.as_str()) {
                 faults.add(*at, format!("{} is no field of {what}: use {}", Quoted(key), listed(fields)));
+                is_whole = false;
             } else if *null == Null::Fault && matches!(value.value, Value::Null) {
                 faults.add(*at, format!("{key} has nothing in it: take it away, or say what is meant"));
+                is_whole = false;
             }
         }
-        Some(Self { at: node.at, form, entries })
+        Some(Self { at: node.at, form, entries, is_whole })
     }
 
     /// A field that may be missing.
@@ -80,7 +85,10 @@ impl<'a> Fields<'a> {
         match found.as_slice() {
             [(name, entry)] => Some((name, &entry.value)),
             [] => {
-                faults.add(self.at, format!("{} needs one of {}", self.form.what, listed(names)));
+                // One that is not written as it should be was noted already.
+                if self.is_whole {
+                    faults.add(self.at, format!("{} needs one of {}", self.form.what, listed(names)));
+                }
                 None
             }
             [(first, _), (second, entry), ..] => {

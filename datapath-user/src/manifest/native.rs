@@ -78,10 +78,8 @@ const fn form(what: &'static str, fields: &'static [&'static str]) -> Form {
 }
 
 pub(super) const DOCUMENT: Form = form("a manifest", &["weft", "policy", "apps", "rules", "expect"]);
-pub(super) const APP: Form = form(
-    "an app",
-    &["prefixes", "labels", "roles", "inside", "from-apps", "from-host", "to-outside", "blocks"],
-);
+pub(super) const APP: Form =
+    form("an app", &["prefixes", "labels", "roles", "inside", "from-apps", "from-host", "to-outside", "blocks"]);
 pub(super) const ROLE: Form = form("a role", &["name", "labels", "ports"]);
 pub(super) const RULE: Form = form("a rule", &["allow", "deny", "reject", "pass"]);
 pub(super) const LONG: Form = form("a rule", &["from", "to", "ports", "on", "precedence", "name"]);

@@ -60,8 +60,7 @@ fn expression(node: &Node, null: Null, faults: &mut Faults) -> Option<Requiremen
     let form = if null == Null::Missing { &KUBERNETES_EXPRESSION } else { &EXPRESSION };
     let fields = Fields::of(node, form, faults)?;
     let key = fields.need("key", faults).and_then(|node| parsed::<LabelKey>(node, "key", faults));
-    let operator =
-        fields.need("operator", faults).and_then(|node| Some((node.at, text(node, "operator", faults)?)));
+    let operator = fields.need("operator", faults).and_then(|node| Some((node.at, text(node, "operator", faults)?)));
     let values = match fields.get("values") {
         Some(node) => values(node, faults),
         None => Some(Vec::new()),

@@ -139,7 +139,7 @@ impl FromStr for Rule {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let spaced = join_lists(&text.replace("->", " -> "));
+        let spaced = words::join_lists(&text.replace("->", " -> "));
         let refuse = || Invalid::new("rule", text, HELP);
         let words = words::split(&spaced).ok_or_else(|| Invalid::new("rule", text, "close every bracket"))?;
         let (shadow, words) = match words.as_slice() {
@@ -191,17 +191,6 @@ fn action_of(word: &str) -> Result<Action, Invalid> {
 fn direction_of(word: &str) -> Result<Direction, Invalid> {
     let found = [Direction::Ingress, Direction::Egress].into_iter().find(|direction| direction.name() == word);
     found.ok_or_else(|| Invalid::new("direction", word, "use ingress or egress"))
-}
-
-/// Takes out spaces around commas: a list is one word.
-fn join_lists(text: &str) -> String {
-    let parts: Vec<_> = text.split(',').collect();
-    let last = parts.len() - 1;
-    let trimmed = parts.iter().enumerate().map(|(at, part)| {
-        let part = if at > 0 { part.trim_ascii_start() } else { part };
-        if at < last { part.trim_ascii_end() } else { part }
-    });
-    trimmed.collect::<Vec<_>>().join(",")
 }
 
 impl FromStr for Precedence {

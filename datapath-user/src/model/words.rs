@@ -29,6 +29,17 @@ pub(super) fn split(text: &str) -> Option<Vec<&str>> {
     Some(words).filter(|_| open.is_empty())
 }
 
+/// Takes out spaces around commas: a list is one word.
+pub(super) fn join_lists(text: &str) -> String {
+    let parts: Vec<_> = text.split(',').collect();
+    let last = parts.len() - 1;
+    let trimmed = parts.iter().enumerate().map(|(at, part)| {
+        let part = if at > 0 { part.trim_ascii_start() } else { part };
+        if at < last { part.trim_ascii_end() } else { part }
+    });
+    trimmed.collect::<Vec<_>>().join(",")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -160,7 +160,9 @@ fn peer(node: &Node, app: &AppName, faults: &mut Faults) -> Option<Selector> {
         return Some(Selector::Net(ip_block(block, faults)?));
     }
     if pods.or(namespaces).is_none() {
-        faults.add(fields.at, "this peer names nobody: write podSelector, namespaceSelector or ipBlock");
+        if fields.is_whole {
+            faults.add(fields.at, "this peer names nobody: write podSelector, namespaceSelector or ipBlock");
+        }
         return None;
     }
     let apps = match namespaces {

@@ -1,0 +1,275 @@
+//! Other people's policies: every case of `tests/policy-cases`, as IPv4 and as IPv6, read, compiled and decided.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+    process::Command,
+    sync::Arc,
+};
+
+use serde_json::Value;
+use weft_common::{
+    addr::Ip,
+    header::protocol,
+    id::{Epoch, Identity, RoleId},
+    policy::{Query, decide},
+};
+
+use super::super::{File, Policies, read};
+use crate::{
+    model::{
+        app::{App, Gate},
+        check,
+        cluster::Cluster,
+        labels::Labels,
+        name::AppName,
+        prefix::{Family, Prefix},
+        rule::Rule,
+        traffic::{NamedPorts, named_port},
+    },
+    plan::{NodePlan, facts::Facts, plan},
+};
+
+/// As many as the file has: fewer would mean that it is not what it was.
+const CASES: usize = 235;
+
+/// The cases, as the file has them.
+fn cases() -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/policy-cases/cases.json.gz");
+    let unpacked = Command::new("gzip").arg("-dc").arg(&path).output().unwrap();
+    assert!(unpacked.status.success(), "unpack {}", path.display());
+    let mut file: Value = serde_json::from_slice(&unpacked.stdout).unwrap();
+    assert_eq!(file["format"], "netpol-cases/1");
+    let Value::Array(cases) = file["cases"].take() else { panic!("no cases in {}", path.display()) };
+    assert_eq!(cases.len(), CASES);
+    cases
+}
+
+/// The state of a case: what its steps change.
+struct World {
+    family: Family,
+    namespaces: BTreeMap<String, Labels>,
+    pods: BTreeMap<String, Pod>,
+    policies: Policies,
+}
+
+struct Pod {
+    addr: IpAddr,
+    labels: Labels,
+    ports: NamedPorts,
+}
+
+impl World {
+    fn of(case: &Value, family: Family) -> Self {
+        let namespaces = object(&case["namespaces"]).map(|(name, labels)| (name.to_owned(), labels_of(labels)));
+        let mut world =
+            Self { family, namespaces: namespaces.collect(), pods: BTreeMap::new(), policies: Policies::new() };
+        for (name, pod) in object(&case["pods"]) {
+            world.add_pod(name, pod);
+        }
+        world
+    }
+
+    fn add_pod(&mut self, name: &str, pod: &Value) {
+        let addr = self.addr(text(&pod["ip"]).parse().unwrap());
+        let mut ports = NamedPorts::default();
+        for port in list(&pod["ports"]) {
+            // A port without a name is one that rules can only mean by its number.
+            let Some(name) = port["name"].as_str() else { continue };
+            let protocol = text(&port["protocol"]).to_ascii_lowercase();
+            let (name, protocol, number) = named_port(&format!("{name}={protocol}/{}", port["port"])).unwrap();
+            ports.set(name, protocol, number);
+        }
+        self.pods.insert(name.to_owned(), Pod { addr, labels: labels_of(&pod["labels"]), ports });
+    }
+
+    fn addr(&self, addr: Ipv4Addr) -> IpAddr {
+        match self.family {
+            Family::V4 => addr.into(),
+            Family::V6 => embedded(addr).into(),
+        }
+    }
+
+    fn prefix(&self, addr: Ipv4Addr) -> Prefix {
+        Prefix::host(self.addr(addr)).unwrap()
+    }
+
+    fn act(&mut self, action: &Value) {
+        let namespace = || text(&action["namespace"]);
+        let pod = || format!("{}/{}", namespace(), text(&action["pod"]));
+        match text(&action["op"]) {
+            "create_policy" | "update_policy" => {
+                let mut policy = action["policy"].clone();
+                if self.family == Family::V6 {
+                    embed(&mut policy);
+                }
+                let text = serde_json::to_string_pretty(&policy).unwrap();
+                let manifest = read(&[File { name: "case".into(), text }]).unwrap();
+                assert_eq!(manifest.policies.len(), 1);
+                self.policies.extend(manifest.policies);
+            }
+            "delete_policy" => {
+                let kind = action["kind"].as_str().unwrap_or("NetworkPolicy").to_ascii_lowercase();
+                let between = action["namespace"].as_str().map_or(String::new(), |name| format!("{name}/"));
+                let name = format!("{kind}/{between}{}", text(&action["name"])).parse().unwrap();
+                assert!(self.policies.remove(&name).is_some(), "{name}");
+            }
+            "create_namespace" | "set_namespace_labels" => {
+                self.namespaces.insert(namespace().to_owned(), labels_of(&action["labels"]));
+            }
+            "delete_namespace" => {
+                self.namespaces.remove(namespace());
+                let inside = format!("{}/", namespace());
+                self.pods.retain(|name, _| !name.starts_with(&inside));
+                let inside = format!("networkpolicy/{inside}");
+                self.policies.retain(|name, _| !name.as_str().starts_with(&inside));
+            }
+            "create_pod" => self.add_pod(&pod(), action),
+            "set_pod_labels" => self.pods.get_mut(&pod()).unwrap().labels = labels_of(&action["labels"]),
+            "delete_pod" => assert!(self.pods.remove(&pod()).is_some()),
+            op => panic!("{op}"),
+        }
+    }
+
+    /// The cluster, and who each pod is.
+    fn cluster(&self) -> (Cluster, BTreeMap<&str, Identity>) {
+        let mut apps: BTreeMap<AppName, App> = BTreeMap::new();
+        for (number, (name, labels)) in (0..).zip(&self.namespaces) {
+            // An app has a prefix, also if it has no endpoint.
+            let mut app = App::new(name.parse().unwrap(), vec![self.prefix(Ipv4Addr::new(198, 18, 0, number))], []);
+            app.labels = labels.clone();
+            app.defaults.from_apps = Gate::Open;
+            apps.insert(app.name.clone(), app);
+        }
+        let mut identities = BTreeMap::new();
+        for (name, Pod { addr, labels, ports }) in &self.pods {
+            let (namespace, _) = name.split_once('/').unwrap();
+            let app = apps.get_mut(&namespace.parse().unwrap()).unwrap();
+            app.prefixes.push(Prefix::host(*addr).unwrap());
+            let role = match app.role_of(labels, ports) {
+                _ if labels.is_empty() && ports.is_empty() => RoleId::NONE,
+                Some(role) => app.roles[role].number,
+                None => {
+                    let (role, made) = app.make_role(labels, ports).unwrap();
+                    let number = made.number;
+                    app.roles.insert(role, made);
+                    number
+                }
+            };
+            identities.insert(name.as_str(), Identity::new(app.number, role));
+        }
+        let of = |(name, (_, rules)): (_, &(_, Vec<Rule>))| {
+            let policy = Some(Clone::clone(name));
+            rules.iter().map(|rule| Rule { policy: policy.clone(), ..rule.clone() }).collect::<Vec<_>>()
+        };
+        let cluster = Cluster {
+            apps: Arc::new(apps),
+            rules: Arc::new(self.policies.iter().flat_map(of).collect()),
+            policies: Arc::new(
+                self.policies.iter().map(|(name, (policy, _))| (name.clone(), policy.clone())).collect(),
+            ),
+            ..Cluster::default()
+        };
+        (cluster, identities)
+    }
+
+    /// What is not as the step says: one line each.
+    fn probe(&self, step: &Value) -> Vec<String> {
+        let (cluster, identities) = self.cluster();
+        check::check(&cluster).unwrap();
+        let plan = plan(&cluster, &"h1".parse().unwrap(), &Facts::default(), &NodePlan::default());
+        let passes = |src: Identity, dst: Identity, from: &str, to: &str, (protocol, port)| {
+            let [src_addr, dst_addr] = [from, to].map(|name| Ip::from(self.pods[name].addr));
+            let query = Query { src, dst, src_addr, dst_addr, protocol, port };
+            decide(&*plan.policy, Epoch(0), &query).verdict.is_ok()
+        };
+        let mut wrong = Vec::new();
+        let mut judge = |from: &str, to: &str, probe: &Value, allowed: bool| {
+            let number = match text(&probe["protocol"]) {
+                "TCP" => protocol::TCP,
+                "UDP" => protocol::UDP,
+                _ => protocol::SCTP,
+            };
+            let traffic = (number, u16::try_from(probe["port"].as_u64().unwrap()).unwrap());
+            let [src, dst] = [identities[from], identities[to]];
+            if passes(src, dst, from, to, traffic) != allowed {
+                wrong.push(format!("{from} -> {to} {traffic:?} is to be {allowed}"));
+            }
+            // Where the role of the other is not known, nothing is stopped that its own host lets pass.
+            let unknown = Identity::new(dst.app, RoleId::UNKNOWN);
+            if allowed && !passes(src, unknown, from, to, traffic) {
+                wrong.push(format!("{from} -> {to} {traffic:?} does not leave its host"));
+            }
+        };
+        let order: Vec<_> = list(&step["order"]).iter().map(text).collect();
+        for probe in list(&step["probes"]) {
+            for (from, row) in order.iter().zip(list(&probe["matrix"])) {
+                for (to, cell) in order.iter().zip(text(row).chars()) {
+                    match cell {
+                        '.' => assert_eq!(from, to),
+                        cell => judge(from, to, probe, cell == '1'),
+                    }
+                }
+            }
+        }
+        for poke in step["pokes"].as_array().into_iter().flatten() {
+            judge(text(&poke["from"]), text(&poke["to"]), poke, poke["allowed"].as_bool().unwrap());
+        }
+        wrong
+    }
+}
+
+#[test]
+fn every_case_from_outside_is_decided_as_it_says() {
+    let mut wrong = Vec::new();
+    for case in cases() {
+        for family in Family::ALL {
+            let mut world = World::of(&case, family);
+            for (at, step) in list(&case["steps"]).iter().enumerate() {
+                list(&step["actions"]).iter().for_each(|action| world.act(action));
+                let place = format!("{} step {at} {family}: ", text(&case["id"]));
+                wrong.extend(world.probe(step).iter().map(|wrong| place.clone() + wrong));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong[..wrong.len().min(50)].join("\n"));
+}
+
+/// An IPv4 address as an IPv6 one.
+fn embedded(addr: Ipv4Addr) -> Ipv6Addr {
+    let [a, b, c, d] = addr.octets();
+    Ipv6Addr::from([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, a, b, c, d])
+}
+
+/// Prefixes of IPv4 as prefixes of IPv6, wherever they are.
+fn embed(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Some((addr, len)) = text.split_once('/')
+                && let (Ok(addr), Ok(len)) = (addr.parse(), len.parse::<u8>())
+            {
+                *text = format!("{}/{}", embedded(addr), len + 96);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(embed),
+        Value::Object(fields) => fields.values_mut().for_each(embed),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn labels_of(value: &Value) -> Labels {
+    object(value).map(|(key, value)| (key.parse().unwrap(), text(value).parse().unwrap())).collect()
+}
+
+fn object(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    value.as_object().unwrap().iter().map(|(key, value)| (key.as_str(), value))
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().unwrap()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
