@@ -11,6 +11,7 @@
 mod fields;
 pub mod kubernetes;
 pub mod native;
+pub mod schema;
 mod selectors;
 mod traffic;
 mod tree;

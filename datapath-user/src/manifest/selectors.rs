@@ -13,7 +13,7 @@ use crate::model::{
 
 use super::{
     Faults,
-    fields::{Fields, Form, Null, entries, list, parsed, text},
+    fields::{Fields, Form, Null, entries, list, listed, parsed, text},
     tree::Node,
 };
 
@@ -27,6 +27,9 @@ const KUBERNETES_EXPRESSION: Form = Form { null: Null::Missing, ..EXPRESSION };
 /// What has to hold of one key.
 pub(super) const EXPRESSION: Form =
     Form { what: "a label expression", fields: &["key", "operator", "values"], null: Null::Fault };
+
+/// What can be asked of a key.
+pub(super) const OPERATORS: [&str; 4] = ["In", "NotIn", "Exists", "DoesNotExist"];
 
 /// A selector.
 pub(super) fn selector(node: &Node, null: Null, faults: &mut Faults) -> Option<LabelSelector> {
@@ -83,7 +86,7 @@ fn expression(node: &Node, null: Null, faults: &mut Faults) -> Option<Requiremen
         "Exists" => takes_none(faults).map(|()| Requirement::Exists(key)),
         "DoesNotExist" => takes_none(faults).map(|()| Requirement::Absent(key)),
         other => {
-            faults.add(at, format!("{} is no operator: use In, NotIn, Exists or DoesNotExist", Quoted(other)));
+            faults.add(at, format!("{} is no operator: use {}", Quoted(other), listed(&OPERATORS)));
             None
         }
     }

@@ -1,6 +1,7 @@
 mod cases;
 mod kubernetes;
 mod native;
+mod schema;
 mod yaml;
 
 use super::*;
