@@ -5,4 +5,5 @@
 #![expect(clippy::unwrap_used, reason = "a scenario panics, with the line, where something is not as it has to be")]
 
 mod cluster;
+mod policy;
 mod prog;

@@ -19,6 +19,7 @@ use weft_common::policy::{Action, Direction};
 
 use crate::{
     model::{
+        cluster::Policy,
         invalid::{Invalid, Quoted},
         labels::LabelSelector,
         name::{AppName, PolicyName},
@@ -78,12 +79,12 @@ const KINDS: [(&str, &str, Meaning); 4] = [
 
 /// Reads an object. It has `apiVersion` or `kind`.
 pub(super) fn document(node: &Node, reader: &mut Reader, faults: &mut Faults) {
-    let word = |name: &str, faults: &mut Faults| match node.field(name) {
-        Some(found) => text(found, name, faults).map(|text| (found.at, text)),
-        None => {
+    let word = |name: &str, faults: &mut Faults| {
+        let Some(found) = node.field(name) else {
             faults.add(node.at, format!("an object needs {name}"));
-            None
-        }
+            return None;
+        };
+        text(found, name, faults).map(|text| (found.at, text))
     };
     let (version, kind) = (word("apiVersion", faults), word("kind", faults));
     let (Some((version_at, version)), Some((kind_at, kind))) = (version, kind) else { return };
@@ -105,7 +106,7 @@ pub(super) fn document(node: &Node, reader: &mut Reader, faults: &mut Faults) {
         Some((.., meaning)) => {
             let Some(fields) = Fields::of(node, &OBJECT, faults) else { return };
             if let Some((name, rules)) = meaning(&fields, faults) {
-                reader.policy((name, node.at), Default::default(), rules, faults);
+                reader.policy((name, node.at), Policy::default(), rules, faults);
             }
         }
     }

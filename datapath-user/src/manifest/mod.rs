@@ -31,7 +31,7 @@ use crate::{
     store::{Position, Problem},
 };
 
-use tree::{Entry, Node, Value};
+use tree::{Node, Value};
 
 /// A text that an operator wrote, and what it is called in messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,17 +136,18 @@ struct Reader {
 
 impl Reader {
     fn document(&mut self, document: &Node, faults: &mut Faults) {
-        let has = |entries: &[Entry], key| entries.iter().any(|entry| entry.key == key);
-        match &document.value {
-            Value::Map(entries) if has(entries, "weft") => native::document(document, self, faults),
-            Value::Map(entries) if has(entries, "apiVersion") || has(entries, "kind") => {
-                kubernetes::document(document, self, faults);
-            }
-            Value::Map(_) => faults.add(
-                document.at,
-                "this is no manifest: write weft: v1, or apiVersion and kind of one of Kubernetes' policies",
-            ),
-            _ => faults.add(document.at, format!("a manifest is a mapping, and this is {}", document.kind())),
+        let Value::Map(entries) = &document.value else {
+            faults.add(document.at, format!("a manifest is a mapping, and this is {}", document.kind()));
+            return;
+        };
+        let has = |key| entries.iter().any(|entry| entry.key == key);
+        if has("weft") {
+            native::document(document, self, faults);
+        } else if has("apiVersion") || has("kind") {
+            kubernetes::document(document, self, faults);
+        } else {
+            let help = "write weft: v1, or apiVersion and kind of one of Kubernetes' policies";
+            faults.add(document.at, format!("this is no manifest: {help}"));
         }
     }
 
@@ -174,13 +175,13 @@ fn merged(rules: Vec<Rule>) -> Vec<Rule> {
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
     let mut kept: Vec<Rule> = Vec::with_capacity(rules.len());
     for rule in rules {
-        match known.get(&rule.statement().to_string()) {
-            Some(&at) => kept[at].name = kept[at].name.take().or(rule.name),
-            None => {
-                known.insert(rule.statement().to_string(), kept.len());
-                kept.push(rule);
-            }
+        let statement = rule.statement().to_string();
+        if let Some(&at) = known.get(&statement) {
+            kept[at].name = kept[at].name.take().or(rule.name);
+            continue;
         }
+        known.insert(statement, kept.len());
+        kept.push(rule);
     }
     kept
 }

@@ -200,10 +200,7 @@ fn ports(node: &Node, faults: &mut Faults) -> Option<NamedPorts> {
     let mut ports = NamedPorts::default();
     for entry in entries(node, "ports", faults)? {
         let one = [Rc::clone(&entry.value)];
-        let values = match &entry.value.value {
-            Value::List(values) => values.as_slice(),
-            _ => &one,
-        };
+        let values = if let Value::List(values) = &entry.value.value { values.as_slice() } else { &one };
         for node in values {
             let Some(port) = text(node, "a port", faults) else { continue };
             let named = named_port(&format!("{}={port}", entry.key));

@@ -1,4 +1,3 @@
-mod cases;
 mod kubernetes;
 mod native;
 mod schema;

@@ -59,6 +59,9 @@ const TRANSPORT: Form = form("a transport protocol", &["destinationPort"]);
 const DESTINATION: Form = form("a destinationPort", &["number", "range"]);
 const RANGE: Form = form("a range", &["start", "end"]);
 
+/// Reads an item that names ports.
+type Item = fn(&Node, &mut Faults) -> Option<Vec<Traffic>>;
+
 /// What the three kinds differ in.
 struct Kind {
     name: &'static str,
@@ -69,7 +72,7 @@ struct Kind {
     egress: Form,
     actions: &'static [(&'static str, Action)],
     /// The field with ports, and what an item of it means.
-    traffic: (&'static str, fn(&Node, &mut Faults) -> Option<Vec<Traffic>>),
+    traffic: (&'static str, Item),
     /// How many rules each direction can have, and how many peers or ports a rule.
     most: usize,
     /// Whether `pods` can be without `namespaceSelector`, which is then every namespace.

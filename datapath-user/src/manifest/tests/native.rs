@@ -208,14 +208,11 @@ proptest! {
             .collect();
         let mut read = said(&write(&policies)).policies;
         for (policy, rules) in read.values_mut() {
-            rules.iter_mut().for_each(|rule| prop_assert_source(&mut rule.source));
-            policy.expect.iter_mut().for_each(|expect| prop_assert_source(&mut expect.source));
+            let expected = policy.expect.iter_mut().map(|expected| &mut expected.source);
+            for source in rules.iter_mut().map(|rule| &mut rule.source).chain(expected) {
+                prop_assert!(source.take().is_some());
+            }
         }
         prop_assert_eq!(read, policies);
     }
-}
-
-/// Takes away the source, which everything has that was read.
-fn prop_assert_source(source: &mut Option<crate::model::rule::Source>) {
-    assert!(source.take().is_some());
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{check_fault, faults, read_all, rules, said};
-use crate::store::Position;
+use crate::{model::name::PolicyName, store::Position};
 
 const HEAD: &str = "weft: v1\npolicy: shop\n";
 
@@ -55,7 +55,7 @@ fn several_documents_and_lists_are_read() {
          - {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: c}}\n\
          - {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: d, namespace: shop}}\n",
     );
-    let names: Vec<_> = manifest.policies.keys().map(|name| name.as_str()).collect();
+    let names: Vec<_> = manifest.policies.keys().map(PolicyName::as_str).collect();
     assert_eq!(names, ["a", "b", "networkpolicy/default/c", "networkpolicy/shop/d"]);
     assert!(said("").policies.is_empty() && said("# nothing\n").policies.is_empty());
     assert_eq!(said("{apiVersion: v1, kind: List, items: []}"), super::Manifest::default());

@@ -16,8 +16,8 @@ use weft_common::{
     policy::{Query, decide},
 };
 
-use super::super::{File, Policies, read};
-use crate::{
+use weft::{
+    manifest::{File, Policies, read},
     model::{
         app::{App, Gate},
         check,
@@ -36,7 +36,7 @@ const CASES: usize = 235;
 
 /// The cases, as the file has them.
 fn cases() -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/policy-cases/cases.json.gz");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("policy-cases/cases.json.gz");
     let unpacked = Command::new("gzip").arg("-dc").arg(&path).output().unwrap();
     assert!(unpacked.status.success(), "unpack {}", path.display());
     let mut file: Value = serde_json::from_slice(&unpacked.stdout).unwrap();
@@ -227,7 +227,9 @@ fn every_case_from_outside_is_decided_as_it_says() {
         for family in Family::ALL {
             let mut world = World::of(&case, family);
             for (at, step) in list(&case["steps"]).iter().enumerate() {
-                list(&step["actions"]).iter().for_each(|action| world.act(action));
+                for action in list(&step["actions"]) {
+                    world.act(action);
+                }
                 let place = format!("{} step {at} {family}: ", text(&case["id"]));
                 wrong.extend(world.probe(step).iter().map(|wrong| place.clone() + wrong));
             }
