@@ -116,7 +116,7 @@ fn document<'a>(
             }
             Event::MappingStart(_, anchor, tag) => {
                 refuse(tag.as_deref(), "map").map_err(|help| Broken(at, help))?;
-                builder.open(Open { at, anchor, size: 1, content: Content::Map(Vec::new(), None) })?;
+                builder.open(Open { at, anchor, size: 1, content: Content::Map(Vec::new(), BTreeMap::new(), None) })?;
             }
             Event::SequenceEnd | Event::MappingEnd => builder.close(faults)?,
             Event::StreamStart | Event::DocumentStart(..) => {}
@@ -145,8 +145,8 @@ struct Open {
 
 enum Content {
     List(Vec<Rc<Node>>),
-    /// Entries, and the key whose value has not come.
-    Map(Vec<Entry>, Option<(String, Position)>),
+    /// Entries, the lines of their keys, and the key whose value has not come.
+    Map(Vec<Entry>, BTreeMap<String, u32>, Option<(String, Position)>),
 }
 
 impl Builder {
@@ -163,7 +163,7 @@ impl Builder {
         anchor: usize,
         faults: &mut Faults,
     ) -> Result<(), Broken> {
-        if let Some(Open { content: Content::Map(_, key @ None), .. }) = self.open.last_mut() {
+        if let Some(Open { content: Content::Map(_, _, key @ None), .. }) = self.open.last_mut() {
             *key = Some((text.to_owned(), at));
             if anchor != 0 {
                 self.anchors.insert(anchor, Rc::new(Node { at, value: Value::Text(text.to_owned()), size: 1 }));
@@ -187,14 +187,14 @@ impl Builder {
         let Some(Open { at, anchor, size, content }) = self.open.pop() else { return Ok(()) };
         let value = match content {
             Content::List(items) => Value::List(items),
-            Content::Map(entries, _) => Value::Map(entries),
+            Content::Map(entries, ..) => Value::Map(entries),
         };
         self.add(Node { at, value, size }.into(), anchor, faults)
     }
 
     fn not_a_key(&self, at: Position) -> Result<(), Broken> {
         match self.open.last() {
-            Some(Open { content: Content::Map(_, None), .. }) => {
+            Some(Open { content: Content::Map(_, _, None), .. }) => {
                 Err(Broken(at, "a key is a text; if it starts with one of [{*&!|>%@, put it in quotes".to_owned()))
             }
             _ => Ok(()),
@@ -215,14 +215,14 @@ impl Builder {
         self.size = self.size.max(parent.size);
         match &mut parent.content {
             Content::List(items) => items.push(node),
-            Content::Map(entries, key) => {
+            Content::Map(entries, lines, key) => {
                 let Some((key, key_at)) = key.take() else { return Ok(()) };
-                match entries.iter().find(|entry| entry.key == key) {
-                    Some(Entry { at: Position { line, .. }, .. }) => {
-                        let text = format!("{} is there twice, first in line {line}: take one away", Quoted(&key));
-                        faults.add(key_at, text);
-                    }
-                    None => entries.push(Entry { key, at: key_at, value: node }),
+                if let Some(line) = lines.get(&key) {
+                    let text = format!("{} is there twice, first in line {line}: take one away", Quoted(&key));
+                    faults.add(key_at, text);
+                } else {
+                    lines.insert(key.clone(), key_at.line);
+                    entries.push(Entry { key, at: key_at, value: node });
                 }
             }
         }

@@ -132,6 +132,22 @@ fn a_document_can_not_grow_when_it_is_read() {
 }
 
 #[test]
+fn a_large_document_is_read() {
+    let ports: Vec<_> = (1..=60_000).map(|port| format!("tcp/{port}")).collect();
+    let labels: Vec<_> = (0..60_000).map(|number| format!("l{number}: a")).collect();
+    let text = format!(
+        "{HEAD}rules:\n- allow:\n    from: a\n    to: {{app: b, matchLabels: {{{}}}}}\n    ports: [{}]\n",
+        labels.join(", "),
+        ports.join(", ")
+    );
+    let rules = rules(&text);
+    assert!(rules.len() == 1 && rules[0].ends_with(" tcp/1-60000"), "{}", rules.len());
+    let text =
+        format!("{HEAD}rules:\n{}", (0..20_000).fold(String::new(), |text, n| text + &format!("- allow a{n} -> b\n")));
+    assert_eq!(super::rules(&text).len(), 20_000);
+}
+
+#[test]
 fn what_yaml_can_say_beside_is_refused() {
     check_fault(&format!("{HEAD}rules: !include other.yaml\n"), "3:17: the tag \"!include\" is not understood");
     check_fault(&format!("{HEAD}rules: !!set {{a}}\n"), "is not understood");
