@@ -3,11 +3,17 @@
 //! Knows nothing of kernels, tasks or clocks. Invariant: the same arguments give the same plan; everything is
 //! in order; nothing depends on what was done before except the numbers that are in use.
 
+pub mod ask;
+pub mod digest;
+pub mod expect;
 pub mod facts;
 pub mod ids;
 pub mod links;
 pub mod lookup;
+pub mod matching;
+pub mod matrix;
 mod members;
+pub mod parties;
 mod peers;
 mod routes;
 pub mod rules;

@@ -11,12 +11,8 @@ use weft_common::{
 };
 
 use crate::front::api::dto::side::{RuleMention, Side};
-use crate::model::{
-    app::{App, Defaults, Gate},
-    cluster::Cluster,
-    rule::Precedence,
-};
-use crate::plan::NodePlan;
+use crate::model::{app::App, cluster::Cluster, rule::Precedence};
+use crate::plan::{NodePlan, ask};
 
 /// Gives names under one state of the cluster.
 pub(super) struct Names<'a> {
@@ -86,25 +82,7 @@ impl Names<'_> {
 
     /// The default that holds from `src` to `dst` where no rule speaks: the one of whose set `direction` is.
     pub(super) fn default_of(&self, direction: Direction, src: Identity, dst: Identity) -> RuleMention {
-        let (subject, peer) = match direction {
-            Direction::Egress => (src, dst),
-            Direction::Ingress => (dst, src),
-        };
-        let text = match self.app(subject.app) {
-            None => format!("default of {}: open", self.app_name(subject.app)),
-            Some(app) => {
-                let Defaults { inside, from_apps, from_host, to_outside } = app.defaults;
-                let (gate, whom) = match (direction, peer.app) {
-                    (Direction::Egress, AppId::HOST | AppId::OUTSIDE) => (to_outside, "the outside and to hosts"),
-                    (Direction::Egress, _) => (Gate::Open, "endpoints"),
-                    (Direction::Ingress, AppId::OUTSIDE) => (Gate::Closed, "the outside"),
-                    (Direction::Ingress, AppId::HOST) => (from_host, "hosts"),
-                    (Direction::Ingress, other) if other == app.number => (inside, "its own endpoints"),
-                    (Direction::Ingress, _) => (from_apps, "other apps"),
-                };
-                format!("default of {}: {gate} to {whom}", app.name)
-            }
-        };
+        let text = ask::default_of(self.cluster, direction, src, dst);
         RuleMention { text, id: None, source: None }
     }
 
@@ -112,7 +90,10 @@ impl Names<'_> {
     pub(super) fn would_allow(&self, rule: u32, (src, dst): (Identity, Identity), what: &str) -> String {
         let stronger =
             self.plan.policy.names.get(&rule).and_then(|rule| Precedence::new(rule.precedence.raw().saturating_add(1)));
-        let precedence = stronger.map(|precedence| format!(" precedence {}", precedence.raw())).unwrap_or_default();
+        let precedence = stronger
+            .filter(|precedence| *precedence > Precedence::DEFAULT)
+            .map(|precedence| format!(" precedence {}", precedence.raw()))
+            .unwrap_or_default();
         format!("allow {} -> {} {what}{precedence}", self.identity(src), self.identity(dst))
     }
 

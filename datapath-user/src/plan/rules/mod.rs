@@ -82,8 +82,8 @@ pub struct Policy {
 /// The part of a cluster that policy depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MadeOf {
-    apps: Arc<BTreeMap<AppName, App>>,
-    rules: Arc<Vec<rule::Rule>>,
+    pub(super) apps: Arc<BTreeMap<AppName, App>>,
+    pub(super) rules: Arc<Vec<rule::Rule>>,
 }
 
 /// The tables of a cluster's policy and the numbers they have.
@@ -136,7 +136,7 @@ impl Policy {
 
     /// Whether the rules and apps it was made of are those of `cluster`. Equal parts of two clusters are mostly
     /// the same part, which `Arc` sees at once.
-    pub(super) fn is_of(&self, cluster: &Cluster) -> bool {
+    pub fn is_of(&self, cluster: &Cluster) -> bool {
         self.made_of.as_ref().is_some_and(|MadeOf { apps, rules }| *apps == cluster.apps && *rules == cluster.rules)
     }
 }
