@@ -65,6 +65,8 @@ pub struct SetPolicies {
     pub put: BTreeMap<PolicyName, (Policy, Vec<Rule>)>,
     /// Those that are to go. One that is not there is gone already.
     pub remove: BTreeSet<PolicyName>,
+    /// Apps that are to be there like this, whether they are there or not, with the blocks that hosts get of each.
+    pub apps: BTreeMap<AppName, (App, BTreeMap<HostName, Vec<Prefix>>)>,
 }
 
 /// Which rule.
@@ -77,7 +79,7 @@ pub enum RuleRef {
 }
 
 /// What `change` makes of `cluster` on host `me` in the revision after `now`. Equal if it changes nothing.
-pub(super) fn apply(cluster: &Cluster, change: &Change, me: &HostName, now: Revision) -> Result<Cluster, ChangeError> {
+pub fn apply(cluster: &Cluster, change: &Change, me: &HostName, now: Revision) -> Result<Cluster, ChangeError> {
     let mut next = cluster.clone();
     match change {
         Change::AddRule(rule) => {
@@ -96,7 +98,7 @@ pub(super) fn apply(cluster: &Cluster, change: &Change, me: &HostName, now: Revi
         Change::SetApp(app, blocks) => set_app(&mut next, app, blocks)?,
         Change::AddRole(app, name, role) => add_role(&mut next, app, name, role)?,
         Change::RemoveApp(name) => remove_app(&mut next, name)?,
-        Change::SetPolicies(policies) => set_policies(&mut next, policies),
+        Change::SetPolicies(policies) => set_policies(&mut next, policies)?,
         Change::PutEndpoint(endpoint) => {
             put_endpoint(&mut next, endpoint, me, now.next())?;
             return Ok(next);
@@ -213,7 +215,21 @@ fn add_role(next: &mut Cluster, app: &AppName, name: &RoleName, role: &Role) -> 
     }
 }
 
-fn set_policies(next: &mut Cluster, SetPolicies { put, remove }: &SetPolicies) {
+/// What policies and apps make of a cluster, which may have faults then.
+pub fn with_policies(cluster: &Cluster, policies: &SetPolicies) -> Result<Cluster, ChangeError> {
+    let mut next = cluster.clone();
+    set_policies(&mut next, policies)?;
+    Ok(next)
+}
+
+fn set_policies(next: &mut Cluster, SetPolicies { put, remove, apps }: &SetPolicies) -> Result<(), ChangeError> {
+    for (app, blocks) in apps.values() {
+        if next.apps.contains_key(&app.name) {
+            set_app(next, app, blocks)?;
+        } else {
+            add_app(next, app, blocks)?;
+        }
+    }
     let policies = Arc::make_mut(&mut next.policies);
     policies.retain(|name, _| !remove.contains(name));
     policies.extend(put.iter().map(|(name, (policy, _))| (name.clone(), policy.clone())));
@@ -229,6 +245,7 @@ fn set_policies(next: &mut Cluster, SetPolicies { put, remove }: &SetPolicies) {
     if *next.rules != rules {
         next.rules = Arc::new(rules);
     }
+    Ok(())
 }
 
 fn remove_app(next: &mut Cluster, name: &AppName) -> Result<(), ChangeError> {

@@ -200,7 +200,8 @@ conformance! {
         let policy = |rules: &[&str]| (Policy::default(), rules.iter().map(|text| rule(text)).collect::<Vec<_>>());
         let set = |put: &[(&str, &[&str])], remove: &[&str]| {
             let put = put.iter().map(|(name, rules)| (name.parse().unwrap(), policy(rules))).collect();
-            Change::SetPolicies(SetPolicies { put, remove: remove.iter().map(|name| name.parse().unwrap()).collect() })
+            let remove = remove.iter().map(|name| name.parse().unwrap()).collect();
+            Change::SetPolicies(SetPolicies { put, remove, ..SetPolicies::default() })
         };
         let texts = |lab: &Lab| {
             let rules = Arc::clone(&lab.cluster().rules);
@@ -223,6 +224,25 @@ conformance! {
         lab.change(set(&[("a/x", &["deny blog -> shop"])], &["b"])).await.unwrap();
         assert_eq!(texts(&lab), ["a/x: deny blog -> shop any"]);
         lab.change(set(&[], &["a/x"])).await.unwrap();
+        assert_eq!(lab.cluster(), described());
+        // An app comes with the rules that name it, and changes with them.
+        let mut wiki = example::app("wiki", &["10.9.0.0/16"], &["web"]);
+        let with = |app: &crate::model::app::App| {
+            let put = [("w".parse().unwrap(), policy(&["allow shop -> wiki/web"]))].into();
+            let blocks = [("h2".parse().unwrap(), vec!["10.9.2.0/24".parse().unwrap()])].into();
+            let apps = [(app.name.clone(), (app.clone(), blocks))].into();
+            Change::SetPolicies(SetPolicies { put, apps, ..SetPolicies::default() })
+        };
+        let first = lab.change(with(&wiki)).await.unwrap();
+        assert_eq!(lab.change(with(&wiki)).await.unwrap(), first);
+        assert_eq!(lab.cluster().hosts[&"h2".parse().unwrap()].blocks_of(&wiki.name).count(), 1);
+        wiki.roles.insert("db".parse().unwrap(), crate::model::app::Role::plain(&"db".parse().unwrap()));
+        wiki.roles.get_mut(&"web".parse().unwrap()).unwrap().ports = "http=tcp/80".parse().unwrap();
+        wiki.defaults.inside = crate::model::app::Gate::Closed;
+        lab.change(with(&wiki)).await.unwrap();
+        assert_eq!(lab.cluster().apps[&wiki.name], wiki);
+        lab.change(set(&[], &["w"])).await.unwrap();
+        lab.change(Change::RemoveApp(wiki.name.clone())).await.unwrap();
         assert_eq!(lab.cluster(), described());
     }
 

@@ -1,5 +1,7 @@
 //! Changes of a cluster file that leave everything else as somebody wrote it: comments, order, spaces.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result, bail};
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
 
@@ -32,31 +34,17 @@ pub(super) fn edit(text: &str, cluster: &Cluster, change: &Change) -> Result<Str
             let policies = child(document.as_table_mut(), "policy")?;
             policies.insert(name.as_str(), Item::Table(policy_table(policy, &rules)));
         }
-        Change::AddApp(app, blocks) => {
-            add_app(&mut document, app)?;
-            for (host, blocks) in blocks.iter().filter(|(_, blocks)| !blocks.is_empty()) {
-                let prefixes = prefixes_of(&mut document, host)?;
-                prefixes.insert(app.name.as_str(), value(texts(blocks)));
-            }
-        }
-        Change::SetApp(app, blocks) => {
-            set_app(&mut document, app)?;
-            for host in cluster.hosts.values() {
-                let now = blocks.get(&host.name).map(Vec::as_slice).unwrap_or_default();
-                if now.is_empty() && host.blocks.contains_key(&app.name) {
-                    prefixes_of(&mut document, &host.name)?.remove(app.name.as_str());
-                } else if !host.blocks_of(&app.name).eq(now) {
-                    prefixes_of(&mut document, &host.name)?.insert(app.name.as_str(), value(texts(now)));
-                }
-            }
-        }
+        Change::AddApp(app, blocks) | Change::SetApp(app, blocks) => put_app(&mut document, cluster, app, blocks)?,
         Change::AddRole(app, name, role) => {
             let roles = child(child(document.as_table_mut(), "app")?, app.as_str())?;
             let roles = roles.entry("roles").or_insert_with(|| value(Array::new()));
             add_element(roles.as_array_mut().context("roles is no list")?, role_value(name, role));
         }
         Change::RemoveApp(app) => remove_app(&mut document, cluster, app)?,
-        Change::SetPolicies(SetPolicies { put, remove }) => {
+        Change::SetPolicies(SetPolicies { put, remove, apps }) => {
+            for (app, blocks) in apps.values() {
+                put_app(&mut document, cluster, app, blocks)?;
+            }
             let policies = child(document.as_table_mut(), "policy")?;
             for name in remove {
                 policies.remove(name.as_str());
@@ -160,26 +148,36 @@ fn texts(prefixes: &[Prefix]) -> Array {
     prefixes.iter().map(ToString::to_string).collect()
 }
 
-fn add_app(document: &mut DocumentMut, app: &App) -> Result<()> {
-    let App { name, number, prefixes, labels: _, roles, defaults: _, shadow: _ } = app;
-    let mut table = Table::new();
-    if *number != App::number_of(name) {
-        table.insert("number", value(i64::from(number.0)));
+/// Writes an app, and what hosts have of it, over what is written of it.
+fn put_app(
+    document: &mut DocumentMut,
+    cluster: &Cluster,
+    app: &App,
+    blocks: &BTreeMap<HostName, Vec<Prefix>>,
+) -> Result<()> {
+    let before = cluster.apps.get(&app.name);
+    if before != Some(app) {
+        set_app(document, app, before)?;
     }
-    table.insert("prefixes", value(texts(prefixes)));
-    let named: Array = roles.iter().map(|(name, role)| role_value(name, role)).collect();
-    if !named.is_empty() {
-        table.insert("roles", value(named));
+    for host in cluster.hosts.values() {
+        let now = blocks.get(&host.name).map(Vec::as_slice).unwrap_or_default();
+        if now.is_empty() && host.blocks.contains_key(&app.name) {
+            prefixes_of(document, &host.name)?.remove(app.name.as_str());
+        } else if !host.blocks_of(&app.name).eq(now) {
+            prefixes_of(document, &host.name)?.insert(app.name.as_str(), value(texts(now)));
+        }
     }
-    let apps = child(document.as_table_mut(), "app")?;
-    apps.insert(name.as_str(), Item::Table(table));
-    set_app(document, app)
+    Ok(())
 }
 
-/// Writes what of an app can be another: its prefixes, labels and defaults.
-fn set_app(document: &mut DocumentMut, app: &App) -> Result<()> {
-    let App { name, number: _, prefixes, labels, roles: _, defaults, shadow } = app;
-    let table = child(child(document.as_table_mut(), "app")?, name.as_str())?;
+/// Writes what is other in an app than before.
+fn set_app(document: &mut DocumentMut, app: &App, before: Option<&App>) -> Result<()> {
+    let App { name, number, prefixes, labels, roles, defaults, shadow } = app;
+    let apps = child(document.as_table_mut(), "app")?;
+    if before.is_none() {
+        apps.insert(name.as_str(), Item::Table(Table::new()));
+    }
+    let table = child(apps, name.as_str())?;
     let mut set = |key: &str, new: Option<Value>| match (table.get(key).map(Item::as_value), new) {
         // What stays the same stays as it was written.
         (Some(Some(old)), Some(new)) if bare(old) == bare(&new) => {}
@@ -190,12 +188,38 @@ fn set_app(document: &mut DocumentMut, app: &App) -> Result<()> {
             table.remove(key);
         }
     };
+    if before.map(|before| before.number) != Some(*number) {
+        set("number", (*number != App::number_of(name)).then(|| i64::from(number.0).into()));
+    }
     set("prefixes", Some(texts(prefixes).into()));
     set("labels", (!labels.is_empty()).then(|| labels_value(labels)));
     for ((key, gate), (_, usual)) in gates(*defaults).into_iter().zip(gates(Defaults::default())) {
         set(key, (gate != usual).then(|| gate.name().into()));
     }
     set("shadow", shadow.then(|| true.into()));
+    let none = BTreeMap::new();
+    set_roles(table, roles, before.map_or(&none, |before| &before.roles))
+}
+
+/// Adds roles behind those that are there; if others are to change or go, all are written anew.
+fn set_roles(
+    table: &mut dyn TableLike,
+    roles: &BTreeMap<RoleName, Role>,
+    before: &BTreeMap<RoleName, Role>,
+) -> Result<()> {
+    if roles == before {
+        return Ok(());
+    }
+    if !before.iter().all(|(name, role)| roles.get(name) == Some(role)) || before.is_empty() {
+        let all: Array = roles.iter().map(|(name, role)| role_value(name, role)).collect();
+        table.insert("roles", value(all));
+        return Ok(());
+    }
+    let array = table.entry("roles").or_insert_with(|| value(Array::new()));
+    let array = array.as_array_mut().context("roles is no list")?;
+    for (name, role) in roles.iter().filter(|(name, _)| !before.contains_key(*name)) {
+        add_element(array, role_value(name, role));
+    }
     Ok(())
 }
 

@@ -81,6 +81,11 @@ struct Unwritten {
     retry_at: time::Instant,
 }
 
+/// The cluster that the text of a file describes: of no host, and without endpoints.
+pub fn describe(file: &Arc<str>, text: &str) -> Result<Cluster, Problem> {
+    read::read_for_any(text, file, &Cluster::default())
+}
+
 impl FileStore {
     /// Opens what `host` has. When the file has a fault, it starts with the last text that had none.
     pub async fn open(paths: Paths, host: HostName) -> Result<Self> {

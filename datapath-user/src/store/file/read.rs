@@ -165,8 +165,18 @@ struct RoleTable {
     ports: BTreeMap<String, String>,
 }
 
-/// A cluster as `text` describes it, with the endpoints and reservations of `base`.
+/// A cluster as `text` describes it for `host`, with the endpoints and reservations of `base`.
 pub(super) fn read(text: &str, file: &Arc<str>, host: &HostName, base: &Cluster) -> Result<Cluster, Problem> {
+    let cluster = read_for_any(text, file, base)?;
+    if !cluster.hosts.contains_key(host) {
+        let text = format!("there is no [host.{host}], and that is this host");
+        return Err(Problem { file: Arc::clone(file), position: None, text });
+    }
+    Ok(cluster)
+}
+
+/// As [`read`], whoever reads it.
+pub(super) fn read_for_any(text: &str, file: &Arc<str>, base: &Cluster) -> Result<Cluster, Problem> {
     let lines = Lines::of(text);
     let problem = |at: Option<usize>, text: String| Problem {
         file: Arc::clone(file),
@@ -177,9 +187,6 @@ pub(super) fn read(text: &str, file: &Arc<str>, host: &HostName, base: &Cluster)
         .map_err(|error| problem(error.span().map(|span| span.start), error.message().to_owned()))?;
     let mut reader = Reader { lines: &lines, file, places: BTreeMap::new() };
     let cluster = reader.cluster(document, base).map_err(|(at, text)| problem(Some(at), text))?;
-    if !cluster.hosts.contains_key(host) {
-        return Err(problem(None, format!("there is no [host.{host}], and that is this host")));
-    }
     let faults = check::check(&cluster).err().unwrap_or_default();
     let place = |place: &Place| reader.places.get(place).copied();
     let what = |fault: &Fault| {
