@@ -38,11 +38,14 @@ pub mod slowpath;
 // Who wants which multicast group.
 pub mod groups;
 
-// The use cases.
-pub mod service;
-
 // How the outside reaches the use cases: the API.
 pub mod front;
+
+// What manifests come to, whether what they expect holds, who reaches whom. Pure.
+pub mod intent;
+
+// The use cases.
+pub mod service;
 
 // The commands of `weft`.
 pub mod cli;

@@ -35,15 +35,20 @@ const EDGES: &[(&str, &[&str])] = &[
     ("slowpath", &["plan", "model", "common"]),
     ("groups", &["slowpath", "plan", "model", "common"]),
     ("observe", &["common"]),
+    // What manifests come to, in the words of the API: of a daemon, and of the command line without one.
+    ("intent", &["front::api", "manifest", "store", "plan", "model", "common"]),
     // Answers the API's trait, and reads what the programs keep; what it wants changed it writes to the store.
     (
         "service",
-        &["front", "model", "store", "status", "order", "plan", "observe", "kernel", "common", "ipam", "encrypt"],
+        &[
+            "intent", "front", "model", "store", "status", "order", "plan", "observe", "kernel", "common", "ipam",
+            "encrypt",
+        ],
     ),
     // Knows nothing of who answers it.
     ("front", &["model", "common"]),
-    // Of the fronts only the client and the DTOs of the API.
-    ("cli", &["front::api", "model", "common"]),
+    // Of the fronts only the client and the DTOs of the API; of the rest only what needs no daemon.
+    ("cli", &["front::api", "intent", "model", "common"]),
 ];
 
 /// The files that may contain `unsafe`; a name that ends in a slash is a folder.

@@ -10,15 +10,16 @@ use crate::front::api::{
     SOCKET,
     dto::{
         apps::Block,
-        naming::{Detachable, Gateway, LabelChange, Protocol, Target, WhichRule},
+        naming::{Detachable, Gateway, LabelChange, Probe, Protocol, Target, WhichRule},
         text::address,
     },
 };
 use crate::model::{
     app::Gate,
     endpoint::{EndpointKey, mac},
+    invalid::Invalid,
     labels::{LabelKey, LabelValue, label},
-    name::{AppName, EndpointName, LinkName, PolicyName, PortName, RoleName, RuleName},
+    name::{AppName, EndpointName, HostName, LinkName, PolicyName, PortName, RoleName, RuleName},
     prefix::Prefix,
     rule::Precedence,
     traffic::named_port,
@@ -30,7 +31,8 @@ const EVERYWHERE: &str = "Options of every command";
 /// A network for the containers of many hosts, with a firewall for each application.
 ///
 /// Asks the daemon weftd of this host. Exit status: 0 done, 1 not done (the reason is on standard error),
-/// 2 the command line is wrong, 3 done and the answer is no (`why`: it is denied; `doctor`: a check failed),
+/// 2 the command line is wrong, 3 done and the answer is no (`why`: it is denied; `doctor`: a check failed;
+/// `policy diff`: there is a difference; `policy test`: an expectation does not hold),
 /// 4 `why --live`: the program and the tables contradict each other.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weft", version, arg_required_else_help = true, infer_subcommands = false)]
@@ -312,6 +314,29 @@ pub struct Rule {
     /// Take the rule back instead: what only it allowed is cut within a second
     #[arg(long)]
     pub remove: bool,
+    /// Whether to wait for all hosts.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// Whether to wait until hosts enforce a change.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Wait {
+    /// Return when every host enforces it, and name those that do not within so many seconds [default: 30]
+    ///
+    /// Each host is asked for the digest of the policy in its kernel's tables. Hosts of a cluster from a file do not
+    /// tell each other: those without --host-socket are named as not known, and the exit status is 1.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "30")]
+    pub wait: Option<u32>,
+    /// Where the daemon of another host can be asked; as often as there are hosts
+    #[arg(long, value_name = "HOST=PATH", requires = "wait", value_parser = host_socket)]
+    pub host_socket: Vec<(HostName, PathBuf)>,
+}
+
+fn host_socket(text: &str) -> Result<(HostName, PathBuf), Invalid> {
+    let refuse = || Invalid::new("socket of a host", text, "write HOST=PATH, as h2=/run/h2/weft.sock");
+    let (host, path) = text.split_once('=').filter(|(_, path)| !path.is_empty()).ok_or_else(refuse)?;
+    Ok((host.parse()?, path.into()))
 }
 
 /// Rules.
@@ -336,10 +361,120 @@ pub enum Policy {
         policy: Option<PolicyName>,
     },
     /// Remove a rule: what only it allowed is cut within a second
-    Rm {
-        /// Its number as '#7', its name, or its text in quotes
-        rule: WhichRule,
+    Rm(RemoveRule),
+    /// Put manifests in force: all of them or nothing
+    ///
+    /// A policy of a manifest takes the place of the one with its name; others stay. Doing it again changes nothing.
+    /// What a policy expects is checked before anything is changed.
+    Apply(ApplyPolicy),
+    /// Take policies away, with their rules
+    Delete(DeletePolicy),
+    /// Show what applying manifests would change. Exit status 3: there is a difference
+    Diff(Files),
+    /// Print policies as a manifest
+    Export {
+        /// Which [default: all]
+        names: Vec<PolicyName>,
+        /// The rules that are of no policy, too, as a policy `rules`
+        #[arg(long)]
+        all: bool,
     },
+    /// Look for mistakes in manifests, without a daemon
+    Validate(Described),
+    /// Check what manifests expect, without a daemon. Exit status 3: something does not hold
+    ///
+    /// The apps are those of the manifests, and those of a cluster file. Everybody whom an expectation names is asked
+    /// about, at every address and port that rules tell apart, by the code that decides on real packets.
+    Test(TestPolicy),
+    /// Show who reaches whom: roles of apps, the hosts and the outside, senders from top to bottom
+    Matrix(Matrix),
+    /// Print the JSON schema of manifests
+    Schema,
+}
+
+/// A rule that is to go.
+#[derive(Clone, Debug, Args)]
+pub struct RemoveRule {
+    /// Its number as '#7', its name, or its text in quotes
+    pub rule: WhichRule,
+    /// Whether to wait for all hosts.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// Manifests.
+#[derive(Clone, Debug, Args)]
+pub struct Files {
+    /// A manifest, a folder with manifests (*.yaml, *.yml, *.json), or - for standard input; as often as need be
+    #[arg(short, long = "file", required = true, value_name = "FILE|DIR|-")]
+    pub file: Vec<PathBuf>,
+}
+
+/// Manifests, and the cluster that they are for.
+#[derive(Clone, Debug, Args)]
+pub struct Described {
+    /// The manifests.
+    #[command(flatten)]
+    pub files: Files,
+    /// The cluster file that says which apps there are
+    #[arg(long, value_name = "FILE")]
+    pub cluster: Option<PathBuf>,
+}
+
+/// Manifests that are to be in force.
+#[derive(Clone, Debug, Args)]
+pub struct ApplyPolicy {
+    /// The manifests.
+    #[command(flatten)]
+    pub files: Files,
+    /// Whether to wait for all hosts.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// Policies that are to go.
+#[derive(Clone, Debug, Args)]
+pub struct DeletePolicy {
+    /// By name
+    #[arg(required_unless_present = "file", value_name = "NAME")]
+    pub names: Vec<PolicyName>,
+    /// Those of a manifest, of a folder with manifests, or - for standard input
+    #[arg(short, long = "file", value_name = "FILE|DIR|-")]
+    pub file: Vec<PathBuf>,
+    /// Whether to wait for all hosts.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// Expectations that are to be checked.
+#[derive(Clone, Debug, Args)]
+pub struct TestPolicy {
+    /// The manifests.
+    #[command(flatten)]
+    pub described: Described,
+    /// Write a JUnit report there, too
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+}
+
+/// Which matrix.
+#[derive(Clone, Debug, Args)]
+pub struct Matrix {
+    /// With what, as tcp/80 or icmp; a table for each [default: everything]
+    #[arg(long, value_name = "PROTOCOL/PORT")]
+    pub port: Vec<Probe>,
+    /// Only these apps, with the hosts and the outside
+    #[arg(long, value_name = "APP")]
+    pub app: Vec<AppName>,
+    /// Of these manifests, without a daemon
+    #[arg(short, long = "file", value_name = "FILE|DIR|-")]
+    pub file: Vec<PathBuf>,
+    /// Of this cluster file, with the manifests if there are any, without a daemon
+    #[arg(long, value_name = "FILE")]
+    pub cluster: Option<PathBuf>,
+    /// Write it there as a picture, too
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
 }
 
 /// A question.

@@ -1,6 +1,7 @@
 //! The command `weft`: arguments in, one request to the daemon, an answer for people or for programs.
 //!
-//! Knows nothing of tables and of the cluster: it reads what [`crate::front::api`] answers. Invariant: what comes
+//! Knows nothing of tables and of the cluster: it reads what [`crate::front::api`] answers, and what [`crate::intent`]
+//! does of files without a daemon. Invariant: what comes
 //! from outside reaches the terminal through [`page::escape`] alone.
 
 pub mod args;
@@ -11,12 +12,18 @@ pub mod table;
 mod app;
 mod drops;
 mod endpoint;
+mod failure;
+mod files;
 mod flow;
 mod human;
+mod junit;
 mod maps;
+mod matrix;
+mod offline;
 mod policy;
 mod run;
 mod state;
+mod wait;
 mod why;
 mod words;
 

@@ -6,6 +6,9 @@ use super::{
     table::{Table, left, right},
 };
 use crate::front::api::dto::{
+    policies::{
+        Enforced, Enforcing, Exported, Kind, Line, Part, PolicyChange, PolicyDiff, Sign, TestReport, Tested, Validated,
+    },
     rules::{Action, ByDefault, Hits, Policy, Rule, RuleChange, RuleList, Tried},
     side::Decision,
     time::Timestamp,
@@ -75,7 +78,8 @@ fn would(Tried { would_drop, would_drop_flows, would_pass, last: _ }: &Tried) ->
 }
 
 pub(super) fn show(page: &mut Page, policy: &Policy, now: Timestamp) {
-    let Policy { app, defaults, shadow, tried_by_default, ingress, egress, by_default, revision, hosts } = policy;
+    let Policy { app, defaults, shadow, tried_by_default, ingress, egress, by_default, revision, digest, hosts } =
+        policy;
     page.toned(Tone::Strong, format!("policy of app {app}"));
     app::defaults(page, *defaults);
     app::shadow(page, *shadow);
@@ -92,6 +96,9 @@ pub(super) fn show(page: &mut Page, policy: &Policy, now: Timestamp) {
     page.toned(Tone::Strong, "by default");
     defaults_table(page, by_default, now);
     page.gap();
+    if let Some(digest) = digest {
+        page.line(format!("digest of all policy in force here {digest}"));
+    }
     let there = hosts.iter().filter(|host| host.revision >= Some(*revision)).count();
     page.line(format!("{there}/{} hosts are known to enforce revision {revision}", hosts.len()));
     for host in hosts.iter().filter(|host| host.revision < Some(*revision)) {
@@ -138,14 +145,95 @@ fn last(hits: &Hits, now: Timestamp) -> Span {
 }
 
 pub(super) fn change(page: &mut Page, change: &RuleChange, done: &str) {
-    let RuleChange { rule, changed, revision, in_force } = change;
+    let RuleChange { rule, changed, revision, in_force, hosts } = change;
     let Rule { text, .. } = rule;
-    if !changed {
-        return page.line(format!("{text}: nothing to change"));
+    if *changed {
+        let number = rule.id.map(|id| format!(" (#{id})")).unwrap_or_default();
+        page.line(format!("{text}{number}: {done}, revision {revision}, {}", force(*in_force)));
+    } else {
+        page.line(format!("{text}: nothing to change"));
     }
-    let number = rule.id.map(|id| format!(" (#{id})")).unwrap_or_default();
-    let force = if *in_force { "in force here" } else { "not in force yet: see weft status" };
-    page.line(format!("{text}{number}: {done}, revision {revision}, {force}"));
+    self::hosts(page, hosts);
+}
+
+fn force(in_force: bool) -> &'static str {
+    if in_force { "in force here" } else { "not in force yet: see weft status" }
+}
+
+/// What came of applying or deleting policies.
+pub(super) fn put(page: &mut Page, change: &PolicyChange) {
+    let PolicyChange { parts, expectations, revision, in_force, hosts } = change;
+    for Part { what, change, lines } in parts {
+        let count = |sign: Sign| lines.iter().filter(|line| line.is == sign).count();
+        let (added, removed) = (count(Sign::Added), count(Sign::Removed));
+        page.spans([format!("{what}: ").into(), kind(*change), format!(", +{added} -{removed}").into()]);
+    }
+    let held = match expectations {
+        0 => String::new(),
+        1 => ", what is expected holds (1 expectation)".to_owned(),
+        count => format!(", what is expected holds ({count} expectations)"),
+    };
+    let changed = if parts.is_empty() { "nothing to change, " } else { "" };
+    page.line(format!("{changed}revision {revision}, {}{held}", force(*in_force)));
+    self::hosts(page, hosts);
+}
+
+fn kind(kind: Kind) -> Span {
+    match kind {
+        Kind::New => Span::new(Tone::Good, "new"),
+        Kind::Changed => Span::new(Tone::Odd, "changed"),
+        Kind::Gone => Span::new(Tone::Bad, "gone"),
+    }
+}
+
+/// Which hosts enforce a change, if that was waited for.
+fn hosts(page: &mut Page, hosts: &[Enforcing]) {
+    for Enforcing { host, state, why } in hosts {
+        let state = match state {
+            Enforced::Yes => Span::new(Tone::Good, "enforces it"),
+            Enforced::No => Span::new(Tone::Bad, "does not enforce it"),
+            Enforced::NotKnown => Span::new(Tone::Odd, "not known"),
+        };
+        page.spans([format!("  {host}: ").into(), state, format!(": {why}").into()]);
+    }
+}
+
+/// What applying would change, as `diff` tells it.
+pub(super) fn diff(page: &mut Page, PolicyDiff { parts }: &PolicyDiff) {
+    for Part { what, change, lines } in parts {
+        page.spans([Span::new(Tone::Strong, format!("{what}: ")), kind(*change)]);
+        for Line { is, text } in lines {
+            match is {
+                Sign::Added => page.toned(Tone::Good, format!("+ {text}")),
+                Sign::Removed => page.toned(Tone::Bad, format!("- {text}")),
+            }
+        }
+    }
+}
+
+pub(super) fn exported(page: &mut Page, Exported { policies: _, manifest }: &Exported) {
+    manifest.lines().for_each(|line| page.line(line));
+}
+
+pub(super) fn validated(page: &mut Page, validated: &Validated) {
+    let Validated { policies, apps, rules, expectations } = validated;
+    let (policies, apps) = (policies.len(), apps.len());
+    page.line(format!("no mistakes: {policies} policies, {rules} rules, {expectations} expectations, {apps} apps"));
+}
+
+/// What came of expectations. What does not hold comes with who decided otherwise.
+pub(super) fn tested(page: &mut Page, TestReport { expectations, failed }: &TestReport) {
+    for Tested { policy, text, source, asked, why, by: _ } in expectations {
+        let at = source.as_ref().map_or_else(|| policy.clone(), human::source);
+        match why {
+            None => page.spans([Span::new(Tone::Good, "ok  "), format!("  {at}: {text}  ({asked} asked)").into()]),
+            Some(why) => {
+                page.spans([Span::new(Tone::Bad, "FAIL"), format!("  {at}: {text}").into()]);
+                page.line(format!("      {why}"));
+            }
+        }
+    }
+    page.line(format!("{} expectations, {failed} do not hold", expectations.len()));
 }
 
 fn action(action: Action, shadow: bool) -> Span {

@@ -3,7 +3,6 @@
 use std::{
     env,
     ffi::OsString,
-    fmt,
     io::{self, BufRead as _, IsTerminal as _, Write as _},
     path::Path,
     process::ExitCode,
@@ -17,10 +16,13 @@ use weft_common::policy::Action;
 use super::{
     app,
     args::{self, Cli, Command, When},
-    drops, endpoint, flow, json,
+    drops, endpoint,
+    failure::Failure,
+    files, flow, json, junit,
     maps::{self, Shown},
+    matrix, offline,
     page::{Colour, Page, escape},
-    policy, state, why, words,
+    policy, state, wait, why, words,
 };
 use crate::front::api::{
     Call,
@@ -32,7 +34,8 @@ use crate::front::api::{
         flows::{ListFlows, ListTraffic},
         maps::ShowMaps,
         naming::{Gateway, LabelChange, WhichRule},
-        rules::{AddRule, ListRules, Promote, RemoveRule, ShowPolicy},
+        policies::{ApplyPolicy, DeletePolicy, DiffPolicy, Enforcing, ExportPolicy, PolicyChange, ShowMatrix},
+        rules::{AddRule, ListRules, Promote, RemoveRule, RuleChange, ShowPolicy},
         side::Decision,
         state::{CheckResult, Diagnose, GetStatus, ListPeers, Reset, ResetDone},
         time::Timestamp,
@@ -40,7 +43,6 @@ use crate::front::api::{
 };
 use crate::model::{
     self,
-    invalid::Invalid,
     labels::{LabelKey, Labels},
     traffic::NamedPorts,
 };
@@ -53,23 +55,6 @@ enum Outcome {
     Usage = 2,
     No = 3,
     Contradiction = 4,
-}
-
-/// Why it was not done.
-#[derive(Debug)]
-enum Failure {
-    /// The command line.
-    Usage(Invalid),
-    /// The daemon, or the way to it.
-    Daemon(ClientError),
-    /// Standard input.
-    Input(io::Error),
-    /// The terminal or the pipe.
-    Output(io::Error),
-    /// A reset without the daemon.
-    Reset(anyhow::Error),
-    /// All that there is to say.
-    Sentence(&'static str),
 }
 
 /// Where the answer goes, and in which form.
@@ -98,7 +83,7 @@ pub fn run(
         return Outcome::Done.into();
     }
     // Nobody is left to be told if this fails.
-    let _told = writeln!(io::stderr(), "weft: {}", escape(&failed.to_string()));
+    let _told = io::stderr().write_all(failed.lines().as_bytes());
     failed.outcome().into()
 }
 
@@ -172,18 +157,7 @@ async fn ask(command: &Command, asking: &mut Asking<'_>) -> Result<Outcome, Fail
         Command::Allow(args) => rule(Action::Allow, args, asking).await,
         Command::Deny(args) => rule(Action::Deny, args, asking).await,
         Command::Reject(args) => rule(Action::Reject, args, asking).await,
-        Command::Policy(args::Policy::Ls) => {
-            asking.show(&ListRules {}, |page, answer| policy::list(page, answer, now)).await
-        }
-        Command::Policy(args::Policy::Show { app }) => {
-            let request = ShowPolicy { app: app.clone() };
-            asking.show(&request, |page, answer| policy::show(page, answer, now)).await
-        }
-        Command::Policy(args::Policy::Promote { rule, policy }) => {
-            let request = Promote { rule: rule.clone(), policy: policy.clone() };
-            asking.show(&request, app::changed).await
-        }
-        Command::Policy(args::Policy::Rm { rule }) => remove(rule.clone(), asking).await,
+        Command::Policy(command) => policy(command, asking).await,
         Command::Why(args) => why(args, asking).await,
         Command::Flows(args) => asking.show(&flows(args), flow::list).await,
         Command::Drops(args::Drops { follow: true }) => follow(asking).await,
@@ -326,17 +300,106 @@ fn attach(args: &args::Attach) -> Result<Attach, Failure> {
 }
 
 async fn rule(action: Action, args: &args::Rule, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
-    let args::Rule { words, precedence, name, shadow, remove } = args;
+    let args::Rule { words, precedence, name, shadow, remove, wait } = args;
     let rule = words::rule(action, words, *precedence, name.as_ref()).map_err(Failure::Usage)?;
     let rule = model::rule::Rule { shadow: *shadow, ..rule };
     if *remove {
-        return self::remove(WhichRule::Says(Box::new(rule)), asking).await;
+        return self::remove(WhichRule::Says(Box::new(rule)), wait, asking).await;
     }
-    asking.show(&AddRule { rule }, |page, answer| policy::change(page, answer, "added")).await
+    let answer = asking.client.call(&AddRule { rule }).await.map_err(Failure::Daemon)?;
+    changed(answer, "added", wait, asking).await
 }
 
-async fn remove(rule: WhichRule, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
-    asking.show(&RemoveRule { rule }, |page, answer| policy::change(page, answer, "removed")).await
+async fn remove(rule: WhichRule, wait: &args::Wait, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
+    let answer = asking.client.call(&RemoveRule { rule }).await.map_err(Failure::Daemon)?;
+    changed(answer, "removed", wait, asking).await
+}
+
+async fn changed(
+    answer: RuleChange,
+    done: &str,
+    wait: &args::Wait,
+    asking: &mut Asking<'_>,
+) -> Result<Outcome, Failure> {
+    let answer = RuleChange { hosts: wait::wait(asking.client, wait).await?, ..answer };
+    asking.print(&answer, |page, answer| policy::change(page, answer, done))?;
+    Ok(enforced(&answer.hosts))
+}
+
+fn enforced(hosts: &[Enforcing]) -> Outcome {
+    if wait::all(hosts) { Outcome::Done } else { Outcome::NotDone }
+}
+
+async fn policy(command: &args::Policy, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
+    let now = asking.screen.now;
+    match command {
+        args::Policy::Ls => asking.show(&ListRules {}, |page, answer| policy::list(page, answer, now)).await,
+        args::Policy::Show { app } => {
+            let request = ShowPolicy { app: app.clone() };
+            asking.show(&request, |page, answer| policy::show(page, answer, now)).await
+        }
+        args::Policy::Promote { rule, policy } => {
+            let request = Promote { rule: rule.clone(), policy: policy.clone() };
+            asking.show(&request, app::changed).await
+        }
+        args::Policy::Rm(args::RemoveRule { rule, wait }) => remove(rule.clone(), wait, asking).await,
+        args::Policy::Apply(args::ApplyPolicy { files, wait }) => {
+            put(&ApplyPolicy { files: files::read(&files.file)? }, wait, asking).await
+        }
+        args::Policy::Delete(args::DeletePolicy { names, file, wait }) => {
+            put(&DeletePolicy { names: names.clone(), files: files::read(file)? }, wait, asking).await
+        }
+        args::Policy::Diff(args::Files { file }) => {
+            let answer = asking.answer(&DiffPolicy { files: files::read(file)? }, policy::diff).await?;
+            Ok(if answer.parts.is_empty() { Outcome::Done } else { Outcome::No })
+        }
+        args::Policy::Export { names, all } => {
+            let request = ExportPolicy { names: names.clone(), loose: *all };
+            asking.show(&request, policy::exported).await
+        }
+        args::Policy::Validate(args::Described { files, cluster }) => {
+            asking.print(&offline::validate(&files.file, cluster.as_deref())?, policy::validated)?;
+            Ok(Outcome::Done)
+        }
+        args::Policy::Test(args::TestPolicy { described: args::Described { files, cluster }, junit }) => {
+            let report = offline::test(&files.file, cluster.as_deref())?;
+            if let Some(path) = junit {
+                files::write(path, &junit::report(&report))?;
+            }
+            asking.print(&report, policy::tested)?;
+            Ok(if report.failed == 0 { Outcome::Done } else { Outcome::No })
+        }
+        args::Policy::Matrix(args::Matrix { port, app, file, cluster, svg }) => {
+            let request = ShowMatrix { ports: port.clone(), apps: app.clone() };
+            let answer = if file.is_empty() && cluster.is_none() {
+                asking.client.call(&request).await.map_err(Failure::Daemon)?
+            } else {
+                offline::matrix(file, cluster.as_deref(), &request)?
+            };
+            if let Some(path) = svg {
+                files::write(path, &matrix::svg(&answer))?;
+            }
+            asking.print(&answer, matrix::show)?;
+            Ok(Outcome::Done)
+        }
+        args::Policy::Schema => {
+            let text = format!("{:#}\n", offline::schema());
+            asking.out.write_all(text.as_bytes()).map_err(Failure::Output)?;
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+/// Changes policies, and waits for hosts if that is wanted.
+async fn put<R: Call<Answer = PolicyChange>>(
+    request: &R,
+    wait: &args::Wait,
+    asking: &mut Asking<'_>,
+) -> Result<Outcome, Failure> {
+    let answer = asking.client.call(request).await.map_err(Failure::Daemon)?;
+    let answer = PolicyChange { hosts: wait::wait(asking.client, wait).await?, ..answer };
+    asking.print(&answer, policy::put)?;
+    Ok(enforced(&answer.hosts))
 }
 
 async fn why(args: &args::Why, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
@@ -429,24 +492,13 @@ impl Failure {
     fn outcome(&self) -> Outcome {
         match self {
             Self::Usage(_) => Outcome::Usage,
-            Self::Daemon(_) | Self::Input(_) | Self::Output(_) | Self::Reset(_) | Self::Sentence(_) => Outcome::NotDone,
-        }
-    }
-
-    fn is_broken_pipe(&self) -> bool {
-        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Usage(invalid) => write!(f, "{invalid}"),
-            Self::Daemon(error) => write!(f, "{error}"),
-            Self::Input(error) => write!(f, "read standard input: {error}"),
-            Self::Output(error) => write!(f, "print: {error}"),
-            Self::Reset(error) => write!(f, "reset this host, on which no weftd runs: {error:#}"),
-            Self::Sentence(what) => f.write_str(what),
+            Self::Daemon(_)
+            | Self::Refused(_)
+            | Self::Input(_)
+            | Self::Output(_)
+            | Self::File(..)
+            | Self::Reset(_)
+            | Self::Sentence(_) => Outcome::NotDone,
         }
     }
 }

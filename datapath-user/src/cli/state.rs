@@ -53,6 +53,7 @@ pub(super) fn status(page: &mut Page, status: &Status, now: Timestamp) {
         revision,
         in_force,
         epoch,
+        digest,
         problem,
         degraded,
         hook_kind,
@@ -80,6 +81,7 @@ pub(super) fn status(page: &mut Page, status: &Status, now: Timestamp) {
         "revision",
         vec![Span::from(format!("{revision}, ")), force(*revision, *in_force), format!(", epoch {epoch}").into()],
     );
+    item("policy", vec![digest.as_ref().map_or_else(|| "none yet".into(), |digest| format!("digest {digest}").into())]);
     item("datapath", vec![Span::from(format!("{hooks}, {encapsulation}, udp port {port}"))]);
     item("gateway", vec![Span::from(format!("{device} {} ", human::list(addresses))), human::state(state)]);
     item("masquerading", vec![human::state(masquerade)]);

@@ -7,17 +7,39 @@ use super::{
 };
 use crate::front::api::dto::{
     side::Decision,
-    why::{Live, Step, WhyAnswer},
+    why::{Also, Live, Step, WhyAnswer},
 };
 
 pub(super) fn answer(page: &mut Page, answer: &WhyAnswer) {
-    let WhyAnswer { from, to, what, decision: met, direction, reason, rule, hop, would_allow, steps, live } = answer;
+    let WhyAnswer {
+        from,
+        to,
+        what,
+        decision: met,
+        direction,
+        reason,
+        rule,
+        also,
+        more,
+        hop,
+        would_allow,
+        would_deny,
+        steps,
+        live,
+    } = answer;
     let reason = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     page.spans([
         decision(*met),
         Span::from(format!("  {} -> {} {what}  at {}{reason}", human::side(from), human::side(to), direction.name())),
     ]);
     page.line(format!("rule   {}", human::mention(rule)));
+    for (at, Also { rule, direction }) in also.iter().enumerate() {
+        let name = if at == 0 { "also" } else { "" };
+        page.line(format!("{name:5}  {}  at {}", human::mention(rule), direction.name()));
+    }
+    if *more > 0 {
+        page.line(format!("       and {more} more rules that did not decide"));
+    }
     page.line(format!("hop    {hop}"));
     for (at, Step { at: place, found }) in steps.iter().enumerate() {
         page.line(format!("{:5}  {place}: {found}", if at == 0 { "steps" } else { "" }));
@@ -25,9 +47,13 @@ pub(super) fn answer(page: &mut Page, answer: &WhyAnswer) {
     if let Some(live) = live {
         self::live(page, live);
     }
-    if let (Decision::Deny | Decision::Reject, Some(rule)) = (met, would_allow) {
+    let change = match met {
+        Decision::Deny | Decision::Reject => would_allow.as_ref().map(|rule| ("try    ", rule)),
+        Decision::Allow => would_deny.as_ref().map(|rule| ("stop   ", rule)),
+    };
+    if let Some((name, rule)) = change {
         let command = human::command(rule).unwrap_or_else(|| format!("a rule as: {rule}"));
-        page.spans([Span::from("try    "), Span::new(Tone::Strong, command)]);
+        page.spans([Span::from(name), Span::new(Tone::Strong, command)]);
     }
 }
 

@@ -84,8 +84,8 @@ fn tables(policy: &Policy) -> u128 {
         set.number(list(*number));
     }
     let mut all = Hasher::default();
-    for (SetKey { app, role, direction, slot: _ }, RuleSet { id, flags }) in sets {
-        all.numbers([app.0, role.0.into(), (*direction).into(), *flags]);
+    for (SetKey { app, role, direction, slot }, RuleSet { id, flags }) in sets {
+        all.numbers([app.0, role.0.into(), (*direction).into(), (*slot).into(), *flags]);
         all.number(contents.get(id).map_or(0, |set| set.0));
     }
     all.0
@@ -134,7 +134,7 @@ impl Hasher {
     }
 
     fn app(&mut self, app: &App) {
-        let App { name, number, prefixes, labels, roles, defaults } = app;
+        let App { name, number, prefixes, labels, roles, defaults, shadow } = app;
         let Defaults { inside, from_apps, from_host, to_outside } = defaults;
         self.text(name.as_str());
         self.numbers([number.0]);
@@ -142,6 +142,7 @@ impl Hasher {
         for gate in [inside, from_apps, from_host, to_outside] {
             self.text(gate.name());
         }
+        self.numbers([u32::from(*shadow)]);
         self.texts("prefix", &prefixes.iter().map(ToString::to_string).collect());
         for (name, Role { number, labels, ports }) in roles {
             self.text(name.as_str());

@@ -44,13 +44,13 @@ enum Meant {
     Yes,
 }
 
-/// All rules that speak of a packet, those that win first.
+/// All rules in force that speak of a packet, those that win first.
 pub fn matching<'a>(cluster: &'a Cluster, query: &Query) -> Vec<Speaks<'a>> {
     let of = |number: AppId| cluster.apps.values().find(|app| app.number == number);
     let apps = (of(query.src.app), of(query.dst.app));
     let ports = receiver_ports(apps.1, query.dst);
     let mut found = Vec::new();
-    for rule in cluster.rules.iter().filter(|rule| covers(&rule.traffic, &ports, query)) {
+    for rule in cluster.rules.iter().filter(|rule| !rule.shadow && covers(&rule.traffic, &ports, query)) {
         // As a subject an address is nobody.
         let sides = |direction: Direction| {
             let peer = |of, addr: Ip| (direction != of).then(|| addr.to_std());
@@ -58,7 +58,9 @@ pub fn matching<'a>(cluster: &'a Cluster, query: &Query) -> Vec<Speaks<'a>> {
             from.min(meant(&rule.to, (query.dst, apps.1), peer(Direction::Ingress, query.dst_addr)))
         };
         for direction in [Direction::Egress, Direction::Ingress] {
-            if rule.on.is_some_and(|on| on != direction) {
+            let subject = if direction == Direction::Egress { apps.0 } else { apps.1 };
+            // What an app tries is not in force.
+            if rule.on.is_some_and(|on| on != direction) || subject.is_some_and(|app| app.shadow) {
                 continue;
             }
             let rank = match (sides(direction), rule.action) {

@@ -13,9 +13,11 @@ use crate::front::api::{
         flows::{FlowList, ListFlows, ListTraffic, TrafficList},
         maps::{MapList, ShowMaps},
         naming::WhichRule,
-        rules::{
-            AddRule, HostRevision, ListRules, Policy, Promote, RemoveRule, Rule, RuleChange, RuleList, ShowPolicy,
+        policies::{
+            ApplyPolicy, DeletePolicy, DiffPolicy, ExportPolicy, Exported, GetDigest, Matrix, PolicyChange, PolicyDiff,
+            PolicyDigest, ShowMatrix,
         },
+        rules::{AddRule, ListRules, Policy, Promote, RemoveRule, Rule, RuleChange, RuleList, ShowPolicy},
         state::{Diagnose, Diagnosis, GetStatus, ListPeers, PeerList, Reset, ResetDone, Status},
         why::{Why, WhyAnswer},
     },
@@ -124,7 +126,13 @@ impl Handler for Service {
         let was_there = self.snapshot().cluster.rules.iter().any(|old| old.says_same(&request.rule));
         let revision = self.change(Change::AddRule(request.rule.clone())).await?;
         let in_force = self.reached(revision).await;
-        Ok(RuleChange { rule: self.shown(&request.rule), changed: !was_there, revision: revision.0, in_force })
+        Ok(RuleChange {
+            rule: self.shown(&request.rule),
+            changed: !was_there,
+            revision: revision.0,
+            in_force,
+            hosts: Vec::new(),
+        })
     }
 
     async fn remove_rule(&self, request: RemoveRule) -> Result<RuleChange, Refusal> {
@@ -145,7 +153,7 @@ impl Handler for Service {
         let revision = self.change(Change::RemoveRule(which)).await?;
         let in_force = self.reached(revision).await;
         let rule = found.ok_or_else(|| Refusal::not_found("there is no such rule: see weft policy ls"))?;
-        Ok(RuleChange { rule: Rule::of(None, &rule), changed: true, revision: revision.0, in_force })
+        Ok(RuleChange { rule: Rule::of(None, &rule), changed: true, revision: revision.0, in_force, hosts: Vec::new() })
     }
 
     async fn promote(&self, request: Promote) -> Result<Changed, Refusal> {
@@ -171,11 +179,6 @@ impl Handler for Service {
         };
         let (accounts, names_now) = (self.accounts()?, Names { cluster: &snapshot.cluster, plan: &plan });
         let by_default = accounts.by_default(app.number, &names_now);
-        let hosts = snapshot.cluster.hosts.keys().map(|host| HostRevision {
-            host: host.to_string(),
-            // Only what this host enforces is known to it: hosts of a cluster from a file do not talk of revisions.
-            revision: (*host == self.host).then(|| self.board.read().revision),
-        });
         Ok(Policy {
             app: app.name.to_string(),
             defaults: Defaults::of(app.defaults),
@@ -185,8 +188,34 @@ impl Handler for Service {
             shadow: app.shadow,
             tried_by_default: accounts.tried_by_default(app.number),
             revision: snapshot.revision.0,
-            hosts: hosts.collect(),
+            digest: self.digest_in_force(),
+            hosts: self.host_revisions(&snapshot.cluster),
         })
+    }
+
+    async fn apply_policy(&self, request: ApplyPolicy) -> Result<PolicyChange, Refusal> {
+        self.do_apply(request).await
+    }
+
+    async fn delete_policy(&self, request: DeletePolicy) -> Result<PolicyChange, Refusal> {
+        self.do_delete(request).await
+    }
+
+    async fn diff_policy(&self, request: DiffPolicy) -> Result<PolicyDiff, Refusal> {
+        self.do_diff(request).await
+    }
+
+    async fn export_policy(&self, request: ExportPolicy) -> Result<Exported, Refusal> {
+        self.do_export(&request)
+    }
+
+    async fn show_matrix(&self, request: ShowMatrix) -> Result<Matrix, Refusal> {
+        self.matrix(request).await
+    }
+
+    async fn digest(&self, _: GetDigest) -> Result<PolicyDigest, Refusal> {
+        self.planned().await?;
+        self.do_digest().await
     }
 
     async fn why(&self, request: Why) -> Result<WhyAnswer, Refusal> {

@@ -154,6 +154,7 @@ impl Service {
             revision: snapshot.revision.0,
             in_force: (board.passes > 0).then_some(board.revision),
             epoch: board.epoch,
+            digest: self.digest_in_force(),
             problem,
             degraded: failures.chain(refused).chain(unnumbered).chain(unwritten).collect(),
             hook_kind: if tcx_is_available() { HookKind::Tcx } else { HookKind::Clsact },

@@ -9,6 +9,7 @@ mod live;
 mod look;
 mod maps;
 mod naming;
+mod policies;
 mod probe;
 mod why;
 mod words;
@@ -28,7 +29,7 @@ use crate::observe::Observer;
 use crate::order::Order;
 use crate::plan::NodePlan;
 use crate::status::Board;
-use crate::store::{ChangeError, Snapshot, Store, change::Change};
+use crate::store::{Snapshot, Store};
 
 /// How long a caller waits for this host to reach what it asked for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -46,6 +47,9 @@ pub struct Service {
     started: SystemTime,
     /// Choosing an address and keeping it is one step.
     attaching: Mutex<()>,
+    /// Looking at what a change of policy comes to and making it is one step. Taken after `attaching`.
+    changing: Mutex<()>,
+    digests: policies::Digests,
 }
 
 /// Where the rest of the daemon is found.
@@ -80,6 +84,8 @@ impl Service {
             pins,
             started: SystemTime::now(),
             attaching: Mutex::new(()),
+            changing: Mutex::new(()),
+            digests: policies::Digests::default(),
         }
     }
 
@@ -102,22 +108,8 @@ impl Service {
         }
     }
 
-    async fn change(&self, change: Change) -> Result<Revision, Refusal> {
-        self.store.change(change).await.map_err(|error| refusal(&error))
-    }
-
     /// Waits until a revision is in force here. Says whether it is.
     async fn reached(&self, revision: Revision) -> bool {
         self.board.wait(PATIENCE, |status| status.revision >= revision.0).await.is_some()
     }
-}
-
-fn refusal(error: &ChangeError) -> Refusal {
-    let kind = match error {
-        ChangeError::Faults(_) => Kind::Invalid,
-        ChangeError::NotFound(_) => Kind::NotFound,
-        ChangeError::InUse(_) | ChangeError::Broken(_) => Kind::Conflict,
-        ChangeError::Storage(_) => Kind::Unavailable,
-    };
-    Refusal::new(kind, error.to_string())
 }

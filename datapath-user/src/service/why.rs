@@ -9,7 +9,7 @@ use weft_common::{
     addr::Ip,
     header::protocol,
     id::{AppId, Epoch, Identity, RoleId},
-    policy::{Direction, Query, decide, shadow},
+    policy::{Action, Direction, Query, decide, shadow},
     route::{HopKind, Route},
     verdict::DropReason,
 };
@@ -18,7 +18,7 @@ use crate::front::api::{
     dto::{
         naming::{Party, Probe},
         side::{Decision, RuleMention},
-        why::{Step, Why, WhyAnswer},
+        why::{Also, Step, Why, WhyAnswer},
     },
     refusal::Refusal,
 };
@@ -28,11 +28,20 @@ use crate::model::{
     endpoint::{Endpoint, EndpointKey},
     host::{Host, after},
     name::RoleName,
-    prefix::Family,
+    prefix::{Family, Prefix},
+    rule::Rule,
+    selector::{Net, Selector},
+    traffic::Traffic,
 };
-use crate::plan::NodePlan;
+use crate::plan::{
+    NodePlan,
+    matching::{self, Speaks, winner},
+};
 
 use super::{Service, naming::Names};
+
+/// How many rules that did not decide are told of.
+const OTHERS: usize = 20;
 
 /// A question, with everything that it was answered from.
 pub(super) struct Asked {
@@ -134,6 +143,10 @@ impl Service {
             Ok(()) => names.default_of(Direction::Ingress, query.src, query.dst),
             Err(_) => names.default_of(direction, query.src, query.dst),
         };
+        let speaking = matching::matching(&snapshot.cluster, query);
+        let (also, more) = others(&names, &speaking, *found);
+        let change = |action| would(&names, &speaking, action, (from, to, request.what));
+        let (would_allow, would_deny) = (change(Action::Allow), change(Action::Deny));
         WhyAnswer {
             from: names.side(from.identity, Some(from.addr.into()), None),
             to: names.side(to.identity, Some(to.addr.into()), None),
@@ -142,13 +155,55 @@ impl Service {
             direction: direction.into(),
             reason: verdict.err().map(|reason| reason.name().to_owned()),
             rule: names.rule(rule).unwrap_or_else(mention),
+            also,
+            more,
             hop: names.hop(to.route.hop),
-            would_allow: is_policy(verdict)
-                .then(|| names.would_allow(rule, (from.identity, to.identity), &request.what.to_string())),
+            would_allow: would_allow.filter(|_| is_policy(verdict)).map(|rule| rule.to_string()),
+            would_deny: would_deny.filter(|_| verdict.is_ok()).map(|rule| rule.to_string()),
             steps,
             live: None,
         }
     }
+}
+
+/// The rules that speak of the packet beside the one that decided, and how many more there are.
+fn others(names: &Names<'_>, speaking: &[Speaks<'_>], found: Found) -> (Vec<Also>, u64) {
+    let decided = names.plan.policy.names.get(&found.rule);
+    let did_decide = |speaks: &Speaks<'_>| {
+        speaks.direction == found.direction && decided.is_some_and(|rule| rule.says_same(speaks.rule))
+    };
+    let mut others: Vec<_> = speaking.iter().filter(|speaks| !did_decide(speaks)).collect();
+    let more = others.len().saturating_sub(OTHERS);
+    others.truncate(OTHERS);
+    let also = |speaks: &Speaks<'_>| {
+        let mut known = names.plan.policy.names.iter();
+        let id = known.find(|(_, rule)| rule.says_same(speaks.rule)).map(|(id, _)| *id);
+        Also { rule: RuleMention::of(id, speaks.rule), direction: speaks.direction.into() }
+    };
+    (others.into_iter().map(also).collect(), more as u64)
+}
+
+/// The smallest rule about the question that turns the answer into `action`, if there is one.
+fn would(names: &Names<'_>, speaking: &[Speaks<'_>], action: Action, asked: (&End, &End, Probe)) -> Option<Rule> {
+    let (from, to, what) = asked;
+    let traffic: Traffic = what.to_string().parse().ok()?;
+    // An address outside can be named alone. That is no rule of the outside itself: where one of those is in the way,
+    // the outside has to be named.
+    let selector = |end: &End, own: Direction, alone: bool| -> Option<Selector> {
+        let refused = winner(speaking, own).is_some_and(|speaks| speaks.rank.action() > Action::Allow);
+        if alone
+            && end.identity == Identity::OUTSIDE
+            && end.meant == Meant::Itself
+            && !(refused && action == Action::Allow)
+        {
+            return Some(Selector::Net(Net::new(Prefix::host(end.addr).ok()?, []).ok()?));
+        }
+        names.identity(end.identity).parse().ok()
+    };
+    let is_outside = |end: &End| end.identity == Identity::OUTSIDE;
+    let sides =
+        (selector(from, Direction::Egress, !is_outside(to))?, selector(to, Direction::Ingress, !is_outside(from))?);
+    matching::would(speaking, action, sides, traffic).ok().flatten()
 }
 
 /// The word for a verdict.

@@ -50,7 +50,20 @@ fn commands_are_read() {
         "policy|ls",
         "policy|show|shop",
         "policy|rm|#7",
-        "policy|rm|allow shop -> blog",
+        "policy|rm|allow shop -> blog|--wait",
+        "policy|apply|-f|a.yaml|-f|dir|-f|-",
+        "policy|apply|--file|a.yaml|--wait=7|--host-socket|h2=/run/h2.sock",
+        "policy|delete|blog|networkpolicy/shop/web",
+        "policy|delete|-f|a.yaml|--wait",
+        "policy|diff|-f|a.yaml",
+        "policy|export",
+        "policy|export|blog|--all",
+        "policy|validate|-f|a.yaml|--cluster|cluster.toml",
+        "policy|test|-f|a.yaml|--cluster|cluster.toml|--junit|out.xml",
+        "policy|matrix",
+        "policy|matrix|--port|tcp/80|--port|icmp|--app|shop|--svg|m.svg",
+        "policy|matrix|-f|a.yaml|--cluster|cluster.toml",
+        "policy|schema",
         "why|shop/web|blog/db|tcp/5432|--live",
         "flows|--app|shop|--endpoint|web-1|--address|fd00::1|--port|80|--protocol|tcp|--limit|3",
         "drops",
@@ -94,6 +107,12 @@ fn what_can_not_be_is_refused_by_name() {
     check("label|shop/web-1", "required");
     check("app|set|shop|--block|h1", "\"h1\" is no block");
     check("policy|rm|#x", "is no rule number");
+    check("policy|apply", "--file");
+    check("policy|delete", "<NAME>");
+    check("policy|delete|Blog", "is no policy name");
+    check("policy|apply|-f|a|--host-socket|h2=/x", "--wait");
+    check("policy|apply|-f|a|--wait|--host-socket|h2", "\"h2\" is no socket of a host: write HOST=PATH");
+    check("policy|matrix|--port|tcp/80-90", "name one protocol and one port");
     check("flows|--protocol|gre", "\"gre\" is no protocol");
     check("completions|cmd", "[possible values: bash");
     check("status|--color|maybe", "[possible values: auto, always, never]");

@@ -15,7 +15,7 @@ struct Lab {
     handler: Arc<Double>,
     client: Client,
     stop: CancellationToken,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Lab {
@@ -26,7 +26,11 @@ impl Lab {
         let server = Server::bind(&path, access).unwrap();
         let (handler, stop) = (Arc::new(Double::default()), CancellationToken::new());
         drop(tokio::spawn(server.run(Arc::clone(&handler), stop.clone())));
-        Self { handler, client: Client::new(path), stop, _folder: folder }
+        Self { handler, client: Client::new(path), stop, folder }
+    }
+
+    fn socket(&self) -> std::path::PathBuf {
+        self.folder.path().join("weft.sock")
     }
 
     async fn run(&self, line: &str) -> (Result<Outcome, Failure>, String) {
@@ -51,6 +55,9 @@ async fn every_command_is_answered_for_people_and_for_programs() {
         ("ps", Outcome::Done),
         ("allow|shop/web|->|blog/db|tcp/5432", Outcome::Done),
         ("deny|shop/web blog/db|--remove", Outcome::Done),
+        ("policy|delete|blog", Outcome::Done),
+        ("policy|export", Outcome::Done),
+        ("policy|matrix|--port|tcp/80", Outcome::Done),
         ("policy|ls", Outcome::Done),
         ("policy|show|shop", Outcome::Done),
         ("policy|rm|#7", Outcome::Done),
@@ -72,6 +79,123 @@ async fn every_command_is_answered_for_people_and_for_programs() {
         assert_eq!(outcome.unwrap(), expect, "{line}");
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(json["schema"], 1, "{line}");
+    }
+}
+
+const MANIFEST: &str = "\
+weft: v1
+policy: blog
+apps:
+  shop: {prefixes: [10.1.0.0/16], roles: [web]}
+  blog: {prefixes: [10.2.0.0/16], roles: [db]}
+rules:
+  - allow shop/web -> blog/db tcp/5432
+expect:
+  - shop/web -> blog/db tcp/5432 allow
+";
+
+#[tokio::test]
+async fn manifests_are_read_from_files_and_folders_in_order() {
+    let lab = Lab::new();
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [("b.yaml", "weft: b"), ("a.json", "{}"), ("c.yml", "weft: c"), ("notes.txt", "no")] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let at = folder.path().display().to_string();
+    let (outcome, text) = lab.run(&format!("policy|apply|-f|{at}|-f|{at}/b.yaml")).await;
+    assert_eq!(outcome.unwrap(), Outcome::Done, "{text}");
+    let applied = lab.handler.applied.lock().unwrap().pop().unwrap();
+    let names: Vec<_> = applied.files.iter().map(|file| file.name.rsplit('/').next().unwrap()).collect();
+    assert_eq!(names, ["a.json", "b.yaml", "c.yml", "b.yaml"]);
+    assert_eq!(applied.files[0].text, "{}");
+    // What the example answers has a difference.
+    assert_eq!(lab.run(&format!("policy|diff|-f|{at}")).await.0.unwrap(), Outcome::No);
+    let failed = lab.run(&format!("policy|apply|-f|{at}/none.yaml")).await.0.unwrap_err();
+    assert!(failed.to_string().starts_with(&format!("read {at}/none.yaml: ")), "{failed}");
+    std::fs::create_dir(folder.path().join("empty")).unwrap();
+    let failed = lab.run(&format!("policy|apply|-f|{at}/empty")).await.0.unwrap_err();
+    assert!(failed.to_string().contains("it has no *.yaml"), "{failed}");
+}
+
+#[tokio::test]
+async fn hosts_that_can_not_be_asked_are_named_and_the_status_says_so() {
+    let lab = Lab::new();
+    let (outcome, text) = lab.run("policy|delete|blog|--wait=0").await;
+    assert_eq!(outcome.unwrap(), Outcome::NotDone);
+    assert!(text.contains("  h1: enforces it: its tables have "), "{text}");
+    assert!(text.contains("  h2: not known: hosts of a cluster from a file do not tell each other"), "{text}");
+    // At that socket is another host.
+    let other = Lab::new();
+    let socket = other.socket().display().to_string();
+    let (outcome, text) = lab.run(&format!("allow|shop|blog|--wait=0|--host-socket|h2={socket}")).await;
+    assert_eq!(outcome.unwrap(), Outcome::NotDone);
+    assert!(text.contains(" is host h1"), "{text}");
+    let failed = lab.run("allow|shop|blog|--wait|--host-socket|h9=/x").await.0.unwrap_err();
+    assert_eq!(failed.outcome(), Outcome::Usage, "{failed}");
+}
+
+#[tokio::test]
+async fn what_needs_no_daemon_works_without_one() {
+    let lab = Lab::new();
+    lab.stop.cancel();
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let good = write("good.yaml", MANIFEST);
+    let junit = folder.path().join("junit.xml");
+    let (outcome, text) = lab.run(&format!("policy|test|-f|{good}|--junit|{}", junit.display())).await;
+    assert_eq!((outcome.unwrap(), text.lines().count()), (Outcome::Done, 2), "{text}");
+    assert!(std::fs::read_to_string(&junit).unwrap().contains("tests=\"1\" failures=\"0\""));
+    let bad = write("bad.yaml", &MANIFEST.replace("tcp/5432 allow", "tcp/5433 allow"));
+    let (outcome, text) = lab.run(&format!("policy|test|-f|{bad}|--junit|{}", junit.display())).await;
+    assert_eq!(outcome.unwrap(), Outcome::No);
+    assert!(text.contains("tcp/5433 does not pass, by default of blog: closed to other apps"), "{text}");
+    let report = std::fs::read_to_string(&junit).unwrap();
+    assert!(report.contains("name=\"shop/web -&gt; blog/db tcp/5433 allow\""), "{report}");
+    assert!(report.contains("<failure message="), "{report}");
+    let (outcome, text) = lab.run(&format!("policy|validate|-f|{good}")).await;
+    assert_eq!((outcome.unwrap(), text.as_str()), {
+        (Outcome::Done, "no mistakes: 1 policies, 1 rules, 1 expectations, 2 apps\n")
+    });
+    let nothing = write("nothing.yaml", MANIFEST.split("expect").next().unwrap());
+    assert_eq!(lab.run(&format!("policy|test|-f|{nothing}")).await.0.unwrap_err().outcome(), Outcome::NotDone);
+    let torn = write("torn.yaml", &MANIFEST.replace("tcp/5432\n", "tcp/99999\n").replace("expect:", "expects:"));
+    let failed = lab.run(&format!("policy|validate|-f|{torn}")).await.0.unwrap_err();
+    let lines = failed.lines();
+    let lines: Vec<_> = lines.lines().collect();
+    assert!(
+        lines.len() == 2 && lines[0].contains("torn.yaml:7:5: ") && lines[1].contains("torn.yaml:8:1: "),
+        "{lines:?}"
+    );
+
+    let svg = folder.path().join("m.svg");
+    let (outcome, text) = lab.run(&format!("policy|matrix|-f|{good}|--svg|{}", svg.display())).await;
+    assert_eq!(outcome.unwrap(), Outcome::Done);
+    assert!(text.contains("shop/web -> blog/db: tcp/5432\n"), "{text}");
+    let svg = std::fs::read_to_string(&svg).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n") && svg.is_ascii(), "{svg}");
+    assert!(svg.contains("<title>shop/web -&gt; blog/db: tcp/5432</title>"), "{svg}");
+}
+
+#[test]
+fn a_picture_and_a_report_hold_no_markup_of_names() {
+    let poison = "</title><script>\"'&\u{202e}";
+    let mut matrix = example::matrix();
+    matrix.parties.iter_mut().for_each(|name| poison.clone_into(name));
+    matrix.tables[0].with = poison.to_owned();
+    let svg = matrix::svg(&matrix);
+    let mut report = example::test_report();
+    for tested in &mut report.expectations {
+        tested.policy = poison.to_owned();
+        tested.text = poison.to_owned();
+        tested.why = Some(poison.to_owned());
+    }
+    for text in [svg, junit::report(&report)] {
+        assert!(text.is_ascii() && !text.contains("<script") && !text.contains("&\\"), "{text}");
+        assert!(text.contains("&lt;/title&gt;&lt;script&gt;&quot;&#39;&amp;\\u{202e}"), "{text}");
     }
 }
 

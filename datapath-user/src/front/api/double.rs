@@ -15,6 +15,10 @@ use super::{
         endpoints::{Attach, Attached, Detach, Detached, EndpointList, ListEndpoints, Relabel, Relabelled},
         flows::{FlowList, ListFlows, ListTraffic, TrafficList},
         maps::{MapList, ShowMaps},
+        policies::{
+            ApplyPolicy, DeletePolicy, DiffPolicy, ExportPolicy, Exported, GetDigest, Matrix, PolicyChange, PolicyDiff,
+            PolicyDigest, ShowMatrix,
+        },
         rules::{AddRule, ListRules, Policy, Promote, RemoveRule, RuleChange, RuleList, ShowPolicy},
         state::{Diagnose, Diagnosis, GetStatus, ListPeers, PeerList, Reset, ResetDone, Status},
         why::{Why, WhyAnswer},
@@ -28,6 +32,8 @@ use super::{
 pub(crate) struct Double {
     /// What was attached.
     pub(crate) attached: Mutex<Vec<Attach>>,
+    /// What was applied.
+    pub(crate) applied: Mutex<Vec<ApplyPolicy>>,
     /// A removal has begun, and waits for this.
     pub(crate) go: Notify,
     pub(crate) removing: AtomicUsize,
@@ -82,6 +88,25 @@ impl Handler for Double {
     async fn show_policy(&self, ShowPolicy { app }: ShowPolicy) -> Result<Policy, Refusal> {
         assert_ne!(app.as_str(), "panic", "a handler that fails");
         Ok(example::policy())
+    }
+    async fn apply_policy(&self, request: ApplyPolicy) -> Result<PolicyChange, Refusal> {
+        self.applied.lock().unwrap().push(request);
+        Ok(example::policy_change())
+    }
+    async fn delete_policy(&self, _: DeletePolicy) -> Result<PolicyChange, Refusal> {
+        Ok(example::policy_change())
+    }
+    async fn diff_policy(&self, _: DiffPolicy) -> Result<PolicyDiff, Refusal> {
+        Ok(example::policy_diff())
+    }
+    async fn export_policy(&self, _: ExportPolicy) -> Result<Exported, Refusal> {
+        Ok(example::exported())
+    }
+    async fn show_matrix(&self, _: ShowMatrix) -> Result<Matrix, Refusal> {
+        Ok(example::matrix())
+    }
+    async fn digest(&self, _: GetDigest) -> Result<PolicyDigest, Refusal> {
+        Ok(example::policy_digest())
     }
     async fn why(&self, _: Why) -> Result<WhyAnswer, Refusal> {
         Ok(example::why())

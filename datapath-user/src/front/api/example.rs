@@ -6,6 +6,10 @@ use super::dto::{
     endpoints::{Attached, Detached, Endpoint, EndpointList, Gone, Relabelled},
     flows::{Flow, FlowList, Pair, TrafficList},
     maps::{Compared, Entry, Map, MapList},
+    policies::{
+        Cell, Enforced, Enforcing, Exported, Kind, Line, Matrix, Part, PolicyChange, PolicyDiff, PolicyDigest, Reach,
+        Sign, TestReport, Tested, Validated,
+    },
     rules::{Action, ByDefault, Hits, HostRevision, Policy, Rule, RuleChange, RuleList, Tried},
     side::{Decision, Direction, RuleMention, Side, Source, State, Volume},
     state::{
@@ -13,7 +17,7 @@ use super::dto::{
         ResetDone, Status, Table, Tally,
     },
     time::Timestamp,
-    why::{Live, Step, WhyAnswer},
+    why::{Also, Live, Step, WhyAnswer},
 };
 
 fn text(text: &str) -> String {
@@ -206,7 +210,7 @@ pub(crate) fn rule_list() -> RuleList {
 
 pub(crate) fn rule_change() -> RuleChange {
     let rule = Rule { hits: None, ..rule_list().rules.swap_remove(0) };
-    RuleChange { rule, changed: true, revision: 42, in_force: true }
+    RuleChange { rule, changed: true, revision: 42, in_force: true, hosts: enforcing() }
 }
 
 pub(crate) fn policy() -> Policy {
@@ -220,6 +224,7 @@ pub(crate) fn policy() -> Policy {
         tried_by_default: Some(Tried { would_drop: 12, would_drop_flows: 3, would_pass: 4, last: time(5) }),
         by_default: vec![ByDefault { from: text("shop"), to: text("blog"), hits: hits() }],
         revision: 42,
+        digest: Some(digest()),
         hosts: vec![
             HostRevision { host: text("h1"), revision: Some(42) },
             HostRevision { host: text("h2"), revision: None },
@@ -237,8 +242,14 @@ pub(crate) fn why() -> WhyAnswer {
         direction: Direction::Ingress,
         reason: Some(text("policy-default")),
         rule: of_default(),
+        also: vec![Also {
+            rule: RuleMention { text: text("pass shop -> any any on egress precedence -1"), id: Some(9), source: None },
+            direction: Direction::Egress,
+        }],
+        more: 2,
         hop: text("peer h2"),
         would_allow: Some(text("allow shop/web -> blog/db tcp/5432")),
+        would_deny: None,
         steps: vec![
             step("route", "fd00:2::/64 is on peer h2"),
             step("egress of shop/web", "no rule, default open"),
@@ -252,6 +263,102 @@ pub(crate) fn why() -> WhyAnswer {
             detail: Some(text("TC_ACT_SHOT")),
         }),
     }
+}
+
+/// As [`why`], where it passes.
+pub(crate) fn why_allowed() -> WhyAnswer {
+    WhyAnswer {
+        decision: Decision::Allow,
+        reason: None,
+        rule: mention(),
+        also: Vec::new(),
+        more: 0,
+        would_allow: None,
+        would_deny: Some(text("deny shop/web -> blog/db tcp/5432")),
+        steps: Vec::new(),
+        live: None,
+        ..why()
+    }
+}
+
+fn digest() -> String {
+    text("6c62272e07bb014262b821756295c58d")
+}
+
+fn enforcing() -> Vec<Enforcing> {
+    let host = |host: &str, state, why: &str| Enforcing { host: host.to_owned(), state, why: why.to_owned() };
+    vec![
+        host("h1", Enforced::Yes, "its tables have 6c62, revision 42 there"),
+        host("h2", Enforced::No, "it has another policy, 7d73"),
+        host("h3", Enforced::NotKnown, "it can not be asked"),
+    ]
+}
+
+fn parts() -> Vec<Part> {
+    let line = |is, text: &str| Line { is, text: text.to_owned() };
+    vec![
+        Part { what: text("app blog"), change: Kind::New, lines: vec![line(Sign::Added, "prefix 10.2.0.0/16")] },
+        Part {
+            what: text("policy blog"),
+            change: Kind::Changed,
+            lines: vec![
+                line(Sign::Removed, "allow shop -> blog any"),
+                line(Sign::Added, "allow shop/web -> blog/db tcp/5432"),
+            ],
+        },
+        Part { what: text("policy old"), change: Kind::Gone, lines: vec![line(Sign::Removed, "deny a -> b any")] },
+    ]
+}
+
+pub(crate) fn policy_change() -> PolicyChange {
+    PolicyChange { parts: parts(), expectations: 3, revision: 42, in_force: true, hosts: enforcing() }
+}
+
+pub(crate) fn policy_diff() -> PolicyDiff {
+    PolicyDiff { parts: parts() }
+}
+
+pub(crate) fn exported() -> Exported {
+    let manifest = "weft: v1\npolicy: blog\nrules:\n  - allow shop/web -> blog/db tcp/5432\n";
+    Exported { policies: texts(&["blog"]), manifest: text(manifest) }
+}
+
+pub(crate) fn validated() -> Validated {
+    Validated { policies: texts(&["blog", "shop"]), apps: texts(&["shop"]), rules: 7, expectations: 2 }
+}
+
+pub(crate) fn test_report() -> TestReport {
+    let holds = Tested {
+        policy: text("blog"),
+        text: text("shop/web -> blog/db tcp/5432 allow"),
+        source: Some(Source { file: text("blog.yaml"), line: Some(9), column: None }),
+        asked: 2,
+        why: None,
+        by: None,
+    };
+    let broken = Tested {
+        text: text("shop -> blog any deny"),
+        source: None,
+        asked: 14,
+        why: Some(text("shop/web -> blog/db tcp/5432 passes, by `allow shop/web -> blog/db tcp/5432`")),
+        by: Some(mention()),
+        ..holds.clone()
+    };
+    TestReport { expectations: vec![holds, broken], failed: 1 }
+}
+
+pub(crate) fn matrix() -> Matrix {
+    let some = Cell::Some(texts(&["tcp/5432", "icmp/8"]));
+    let rows = vec![
+        vec![Cell::All, Cell::Nothing, Cell::Nothing],
+        vec![some, Cell::All, Cell::All],
+        vec![Cell::Nothing, Cell::All, Cell::Itself],
+    ];
+    Matrix { parties: texts(&["blog/db", "shop/web", "host"]), tables: vec![Reach { with: text("any"), rows }] }
+}
+
+pub(crate) fn policy_digest() -> PolicyDigest {
+    PolicyDigest { host: text("h1"), digest: digest(), revision: 42, enforced: true, hosts: texts(&["h1", "h2"]) }
 }
 
 pub(crate) fn flow_list() -> FlowList {
@@ -367,6 +474,7 @@ pub(crate) fn status() -> Status {
         revision: 42,
         in_force: Some(41),
         epoch: 9,
+        digest: Some(digest()),
         problem: Some(Problem {
             what: text("\"Shop\" is no app name: use a-z"),
             source: Some(Source { column: Some(7), ..source() }),

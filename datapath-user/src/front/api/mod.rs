@@ -24,6 +24,10 @@ use self::{
         endpoints::{Attach, Attached, Detach, Detached, EndpointList, ListEndpoints, Relabel, Relabelled},
         flows::{FlowList, ListFlows, ListTraffic, TrafficList},
         maps::{MapList, ShowMaps},
+        policies::{
+            ApplyPolicy, DeletePolicy, DiffPolicy, ExportPolicy, Exported, GetDigest, Matrix, PolicyChange, PolicyDiff,
+            PolicyDigest, ShowMatrix,
+        },
         rules::{AddRule, ListRules, Policy, Promote, RemoveRule, RuleChange, RuleList, ShowPolicy},
         state::{Diagnose, Diagnosis, GetStatus, ListPeers, PeerList, Reset, ResetDone, Status},
         why::{Why, WhyAnswer},
@@ -35,8 +39,9 @@ use self::{
 pub const SOCKET: &str = "/run/weft/weft.sock";
 /// Members of this group may use the socket, as root may.
 pub const GROUP: &str = "weft";
-/// The longest body of a request.
-pub const BODY_MAX: usize = 1 << 20;
+/// The longest body of a request: manifests with 50 000 rules have to fit. In Kubernetes' form, some 500 bytes a rule,
+/// they are 25 MB, and JSON escapes their lines.
+pub const BODY_MAX: usize = 1 << 25;
 
 /// A request, and what belongs to it.
 pub trait Call: Serialize + DeserializeOwned + Send + 'static {
@@ -85,6 +90,12 @@ calls! {
     "/v1/rule/remove" Changes RemoveRule => RuleChange;
     "/v1/policy/promote" Changes Promote => Changed;
     "/v1/policy/show" Reads ShowPolicy => Policy;
+    "/v1/policy/apply" Changes ApplyPolicy => PolicyChange;
+    "/v1/policy/delete" Changes DeletePolicy => PolicyChange;
+    "/v1/policy/diff" Reads DiffPolicy => PolicyDiff;
+    "/v1/policy/export" Reads ExportPolicy => Exported;
+    "/v1/policy/matrix" Reads ShowMatrix => Matrix;
+    "/v1/policy/digest" Reads GetDigest => PolicyDigest;
     "/v1/why" Reads Why => WhyAnswer;
     "/v1/flow/list" Reads ListFlows => FlowList;
     "/v1/traffic/list" Reads ListTraffic => TrafficList;
@@ -129,6 +140,18 @@ pub trait Handler: Send + Sync + 'static {
     fn promote(&self, request: Promote) -> impl Future<Output = Result<Changed, Refusal>> + Send;
     /// What holds for an app.
     fn show_policy(&self, request: ShowPolicy) -> impl Future<Output = Result<Policy, Refusal>> + Send;
+    /// Puts manifests in force, all or nothing. Doing it again changes nothing.
+    fn apply_policy(&self, request: ApplyPolicy) -> impl Future<Output = Result<PolicyChange, Refusal>> + Send;
+    /// Takes policies away. One that is not there is no error.
+    fn delete_policy(&self, request: DeletePolicy) -> impl Future<Output = Result<PolicyChange, Refusal>> + Send;
+    /// What applying manifests would change.
+    fn diff_policy(&self, request: DiffPolicy) -> impl Future<Output = Result<PolicyDiff, Refusal>> + Send;
+    /// Policies as a manifest.
+    fn export_policy(&self, request: ExportPolicy) -> impl Future<Output = Result<Exported, Refusal>> + Send;
+    /// Who reaches whom.
+    fn show_matrix(&self, request: ShowMatrix) -> impl Future<Output = Result<Matrix, Refusal>> + Send;
+    /// Which policy this host enforces.
+    fn digest(&self, request: GetDigest) -> impl Future<Output = Result<PolicyDigest, Refusal>> + Send;
     /// Whether a packet may pass, and why.
     fn why(&self, request: Why) -> impl Future<Output = Result<WhyAnswer, Refusal>> + Send;
     /// Connections that were allowed.

@@ -13,6 +13,9 @@ pub struct Refusal {
     pub kind: Kind,
     /// One sentence.
     pub message: String,
+    /// What else is wrong, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<String>,
 }
 
 /// The kinds of refusal: what a caller that is a program branches on.
@@ -45,7 +48,7 @@ pub struct Failure {
 impl Refusal {
     /// A refusal.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), more: Vec::new() }
     }
 
     /// The request can not be understood.
@@ -58,6 +61,13 @@ impl Refusal {
         Self::new(Kind::NotFound, message)
     }
 
+    /// The same, below a sentence that says what it comes to.
+    #[must_use]
+    pub fn because(self, message: impl Into<String>) -> Self {
+        let Self { kind, message: first, more } = self;
+        Self { kind, message: message.into(), more: std::iter::once(first).chain(more).collect() }
+    }
+
     /// It contradicts what is there.
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(Kind::Conflict, message)
@@ -66,7 +76,8 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.message)?;
+        if self.more.is_empty() { Ok(()) } else { write!(f, " (and {} more)", self.more.len()) }
     }
 }
 
@@ -74,7 +85,7 @@ impl Error for Refusal {}
 
 impl From<Invalid> for Refusal {
     fn from(invalid: Invalid) -> Self {
-        Self::new(Kind::Invalid, invalid.to_string())
+        Self::invalid(invalid.to_string())
     }
 }
 

@@ -10,6 +10,7 @@ pub mod endpoints;
 pub mod flows;
 pub mod maps;
 pub mod naming;
+pub mod policies;
 pub mod rules;
 pub mod side;
 pub mod state;

@@ -6,6 +6,7 @@ use weft_common::policy;
 use super::{
     apps::Defaults,
     naming::WhichRule,
+    policies::Enforcing,
     side::{Direction, Source},
     text,
     time::Timestamp,
@@ -70,6 +71,9 @@ pub struct RuleChange {
     pub revision: u64,
     /// Whether this host enforces that revision.
     pub in_force: bool,
+    /// Which hosts enforce it, if that was waited for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<Enforcing>,
 }
 
 /// All rules.
@@ -103,6 +107,9 @@ pub struct Policy {
     pub by_default: Vec<ByDefault>,
     /// The revision of the cluster they are from.
     pub revision: u64,
+    /// Of all policy on this host: hosts with the same digest enforce the same. None before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// The hosts that were asked, and how far they are.
     pub hosts: Vec<HostRevision>,
 }

@@ -78,6 +78,9 @@ pub struct Status {
     pub in_force: Option<u64>,
     /// The epoch that the programs have.
     pub epoch: u32,
+    /// Of the policy that the programs enforce: hosts with the same digest enforce the same. None before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// The edit of the cluster that was refused, if the last one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,

@@ -8,6 +8,7 @@ use super::{
     endpoints::{Attach, Detach, wanted},
     flows::ListFlows,
     maps::ShowMaps,
+    policies::{ApplyPolicy, DeletePolicy, DiffPolicy, ExportPolicy, GetDigest, ShowMatrix},
     rules::{AddRule, RemoveRule},
     side::State,
     state::{CheckResult, GetStatus},
@@ -50,6 +51,13 @@ fn requests_are_read_and_written() {
     }));
     round_trip::<ShowMaps>(json!({ "name": "ROUTES" }));
     round_trip::<GetStatus>(json!({}));
+    round_trip::<ApplyPolicy>(json!({ "files": [{ "name": "a.yaml", "text": "weft: v1\n" }] }));
+    round_trip::<DeletePolicy>(json!({ "names": ["blog", "networkpolicy/shop/web"] }));
+    round_trip::<DeletePolicy>(json!({ "files": [] }));
+    round_trip::<DiffPolicy>(json!({ "files": [] }));
+    round_trip::<ExportPolicy>(json!({ "names": ["blog"], "loose": true }));
+    round_trip::<ShowMatrix>(json!({ "ports": ["tcp/80", "icmp"], "apps": ["shop"] }));
+    round_trip::<GetDigest>(json!({}));
 }
 
 #[test]

@@ -44,16 +44,39 @@ pub struct WhyAnswer {
     pub reason: Option<String>,
     /// The rule or default that decided.
     pub rule: RuleMention,
+    /// The other rules that speak of it, those that would win first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Also>,
+    /// How many more there are of them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more: u64,
     /// Where it goes: `local`, `peer h2`, `host`, `outside`, `nowhere`.
     pub hop: String,
-    /// A rule that would let it pass, if it does not.
+    /// The smallest rule that would let it pass, if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub would_allow: Option<String>,
+    /// The smallest rule that would stop it, if it passes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would_deny: Option<String>,
     /// What was looked at, in order.
     pub steps: Vec<Step>,
     /// What the loaded program says, if it was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<Live>,
+}
+
+/// A rule that speaks of it, and did not decide.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Also {
+    /// The rule.
+    pub rule: RuleMention,
+    /// On which side: the sender's on what goes out, or the receiver's on what comes in.
+    pub direction: Direction,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// One thing that was looked at.

@@ -1,0 +1,197 @@
+//! What manifests come to, from their text to the answer.
+
+use super::*;
+use crate::front::api::dto::policies::{Cell, Kind as How, ShowMatrix, Sign};
+use crate::model::example;
+
+const BLOG: &str = "\
+weft: v1
+policy: blog
+rules:
+  - allow shop/web -> blog/db tcp/5432
+  - deny shop -> blog/db tcp/22 precedence 2000 as ssh
+expect:
+  - shop/web -> blog/db tcp/5432 allow
+  - shop -> blog tcp/22 deny
+";
+
+fn document(text: &str) -> Vec<Document> {
+    vec![Document { name: "m.yaml".to_owned(), text: text.to_owned() }]
+}
+
+fn base() -> Cluster {
+    Cluster { rules: Arc::default(), ..example::cluster() }
+}
+
+/// What applying a text makes of a cluster.
+fn apply(cluster: &Cluster, text: &str) -> Result<Cluster, Refusal> {
+    let change = wanted(cluster, read(document(text))?);
+    preview(cluster, &change).map(|(next, _)| next)
+}
+
+fn diff(cluster: &Cluster, text: &str) -> Vec<String> {
+    let change = wanted(cluster, read(document(text)).unwrap());
+    let (next, _) = preview(cluster, &change).unwrap();
+    let lines = difference(cluster, &next, &change).into_iter().flat_map(|part| {
+        let how = match part.change {
+            How::New => "new",
+            How::Changed => "changed",
+            How::Gone => "gone",
+        };
+        let sign = |sign| if sign == Sign::Added { '+' } else { '-' };
+        let lines: Vec<_> = part.lines.iter().map(|line| format!("{} {}", sign(line.is), line.text)).collect();
+        std::iter::once(format!("{}: {how}", part.what)).chain(lines)
+    });
+    lines.collect()
+}
+
+#[test]
+fn applying_twice_changes_nothing_and_differs_in_nothing() {
+    let once = apply(&base(), BLOG).unwrap();
+    assert_eq!(once.rules.len(), 2);
+    assert!(once.rules.iter().all(|rule| rule.source.as_ref().is_some_and(|source| &*source.file == "m.yaml")));
+    assert_eq!(apply(&once, BLOG).unwrap(), once);
+    assert_eq!(diff(&once, BLOG), [""; 0]);
+    // Where a rule is written is no difference.
+    assert_eq!(diff(&once, &BLOG.replace("rules:", "# why\nrules:")), [""; 0]);
+}
+
+#[test]
+fn a_difference_names_what_comes_and_goes() {
+    let once = apply(&base(), BLOG).unwrap();
+    assert_eq!(
+        diff(&base(), BLOG),
+        [
+            "policy blog: new",
+            "+ allow shop/web -> blog/db tcp/5432",
+            "+ deny shop -> blog/db tcp/22 precedence 2000 as ssh",
+            "+ expect shop/web -> blog/db tcp/5432 allow",
+            "+ expect shop -> blog tcp/22 deny",
+        ]
+    );
+    let other =
+        BLOG.replace("  - allow shop/web -> blog/db tcp/5432\n", "  - allow shop/web -> blog/db tcp/5432,5433\n");
+    assert_eq!(
+        diff(&once, &other),
+        ["policy blog: changed", "- allow shop/web -> blog/db tcp/5432", "+ allow shop/web -> blog/db tcp/5432-5433"]
+    );
+    let change = SetPolicies { remove: ["blog".parse().unwrap()].into(), ..SetPolicies::default() };
+    let (next, _) = preview(&once, &change).unwrap();
+    assert_eq!(difference(&once, &next, &change)[0].change, How::Gone);
+}
+
+#[test]
+fn what_is_exported_is_applied_as_the_same() {
+    let once = apply(&base(), BLOG).unwrap();
+    let exported = export(&once, &[], false).unwrap();
+    assert_eq!(exported.policies, ["blog"]);
+    let again = apply(&base(), &exported.manifest).unwrap();
+    let bare = |cluster: &Cluster| cluster.rules.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(bare(&again), bare(&once));
+    assert_eq!(diff(&once, &exported.manifest), [""; 0]);
+    let mut loose = once.clone();
+    Arc::make_mut(&mut loose.rules).insert(0, "deny shop -> outside".parse().unwrap());
+    assert_eq!(export(&loose, &[], false).unwrap().policies, ["blog"]);
+    let all = export(&loose, &[], true).unwrap();
+    assert_eq!(all.policies, ["blog", "rules"]);
+    assert!(all.manifest.contains("deny shop -> outside any"), "{}", all.manifest);
+    assert!(export(&once, &["no".parse().unwrap()], false).unwrap_err().message.contains("there is no policy no"));
+}
+
+#[test]
+fn a_mistake_is_told_with_its_place_and_all_others() {
+    let refused =
+        apply(&base(), &BLOG.replace("tcp/5432\n", "tcp/99999\n").replace("policy: blog", "policy: blog\ncolour: red"))
+            .unwrap_err();
+    assert_eq!(refused.more.len(), 1, "{refused:?}");
+    assert!(refused.message.starts_with("m.yaml:3:1: "), "{refused:?}");
+    assert!(refused.more[0].starts_with("m.yaml:5:"), "{refused:?}");
+    // What only the cluster knows to be wrong has the line of its rule.
+    let refused = apply(&base(), &BLOG.replace("shop/web -> blog/db", "wiki -> blog/db")).unwrap_err();
+    assert!(
+        refused.message.starts_with("m.yaml:4: rule `allow wiki -> blog/db tcp/5432`: there is no app wiki"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn what_breaks_an_expectation_is_refused_with_who_breaks_it() {
+    let broken = BLOG.replace("precedence 2000", "precedence 999");
+    let broken = broken.replace("  - deny", "  - allow shop -> blog tcp/22\n  - deny");
+    let refused = apply(&base(), &broken).unwrap_err();
+    assert_eq!(refused.message, "nothing was changed, it would break what is expected");
+    assert_eq!(refused.more.len(), 1, "{refused:?}");
+    let said = "m.yaml:9: policy blog expects `shop -> blog tcp/22 deny`: shop -> blog tcp/22 passes, by \
+                `allow shop -> blog tcp/22` (m.yaml:5), and so for 5 more pairs";
+    assert_eq!(refused.more[0], said);
+
+    // Another change that breaks it is refused too, and one that has nothing to do with it is not.
+    let once = apply(&base(), BLOG).unwrap();
+    let with = |rule: &str| {
+        let mut next = once.clone();
+        Arc::make_mut(&mut next.rules).insert(0, rule.parse().unwrap());
+        next
+    };
+    let hole = with("allow shop -> blog tcp/22 precedence 9999");
+    assert!(kept(&once, &hole, |_| false).unwrap_err().more[0].contains("shop -> blog tcp/22 passes"));
+    assert_eq!(kept(&once, &with("allow shop -> blog tcp/23"), |_| false).unwrap(), 2);
+    // What was broken before, by a hand in the file, stops nobody who repairs something else.
+    let mut later = hole.clone();
+    Arc::make_mut(&mut later.rules).insert(0, "deny shop -> outside".parse().unwrap());
+    assert_eq!(kept(&hole, &later, |_| false).unwrap(), 1);
+    kept(&hole, &later, |_| true).unwrap_err();
+}
+
+#[test]
+fn apps_of_a_manifest_come_with_its_policies_and_what_it_does_not_say_stays() {
+    let text = "\
+weft: v1
+policy: wiki
+apps:
+  wiki: {prefixes: [10.3.0.0/16], roles: [web], from-apps: open, blocks: {h1: [10.3.1.0/24]}}
+  shop: {labels: {team: a}}
+rules: [allow shop -> wiki/web tcp/80]
+expect: ['shop -> wiki/web tcp/81 allow', '[team=a] -> wiki udp/9 allow']
+";
+    let next = apply(&base(), text).unwrap();
+    let wiki = &next.apps[&"wiki".parse().unwrap()];
+    assert_eq!(wiki.defaults.from_apps, crate::model::app::Gate::Open);
+    assert_eq!(next.hosts[&"h1".parse().unwrap()].blocks_of(&wiki.name).count(), 1);
+    let shop = &next.apps[&"shop".parse().unwrap()];
+    assert_eq!((shop.labels.to_string().as_str(), shop.roles.len(), shop.prefixes.len()), ("team=a", 2, 2));
+    assert_eq!(next.hosts, {
+        let mut hosts = base().hosts;
+        let block = "10.3.1.0/24".parse().unwrap();
+        Arc::make_mut(&mut hosts)
+            .get_mut(&"h1".parse().unwrap())
+            .unwrap()
+            .blocks
+            .insert(wiki.name.clone(), vec![block]);
+        hosts
+    });
+    assert_eq!(diff(&next, text), [""; 0]);
+}
+
+#[test]
+fn without_a_daemon_manifests_are_enough() {
+    let apps =
+        "apps:\n  shop: {prefixes: [10.1.0.0/16], roles: [web, db]}\n  blog: {prefixes: [10.2.0.0/16], roles: [db]}\n";
+    let text = BLOG.replace("rules:", &format!("{apps}rules:"));
+    let cluster = describe(read(document(&text)).unwrap(), None).unwrap();
+    assert_eq!(test(&cluster).failed, 0);
+    let unknown = describe(read(document(BLOG)).unwrap(), None).unwrap_err();
+    assert!(unknown.message.contains("there is no app"), "{unknown:?}");
+    let validated = validate(read(document(BLOG)).unwrap()).unwrap();
+    assert_eq!((validated.rules, validated.expectations, validated.policies.len()), (2, 2, 1));
+    let file = "[host.h1]\naddress = \"192.0.2.1\"\n[app.shop]\nprefixes = [\"10.1.0.0/16\"]\nroles = [\"web\"]\n\
+                [app.blog]\nprefixes = [\"10.2.0.0/16\"]\nroles = [\"db\"]\n";
+    let base = Document { name: "cluster.toml".to_owned(), text: file.to_owned() };
+    let cluster = describe(read(document(BLOG)).unwrap(), Some(base.clone())).unwrap();
+    assert_eq!(test(&cluster).failed, 0);
+    let request = ShowMatrix { ports: vec!["tcp/5432".parse().unwrap()], apps: vec!["blog".parse().unwrap()] };
+    let shown = matrix(&cluster, None, &request).unwrap();
+    assert_eq!(shown.parties, ["blog", "blog/db", "host", "outside"]);
+    assert_eq!(shown.tables[0].rows[3][1], Cell::Nothing);
+    let torn = Document { text: file.replace("/16", "/33"), ..base };
+    assert!(describe(nothing(), Some(torn)).unwrap_err().message.starts_with("cluster.toml:"));
+}

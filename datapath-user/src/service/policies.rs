@@ -1,0 +1,200 @@
+//! Policies as manifests, and which of them this host enforces.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use weft_common::{id::Epoch, policy::SetKey, table};
+
+use crate::front::api::{
+    dto::{
+        policies::{
+            ApplyPolicy, DeletePolicy, DiffPolicy, ExportPolicy, Exported, Matrix, PolicyChange, PolicyDiff,
+            PolicyDigest, ShowMatrix,
+        },
+        rules::HostRevision,
+    },
+    refusal::{Kind, Refusal},
+};
+use crate::intent;
+use crate::kernel::{
+    config::ConfigCell,
+    pins::Pins,
+    tables::{Keyed as _, Map, Trie},
+};
+use crate::model::cluster::{Cluster, Revision};
+use crate::plan::{digest::Digest, rules::Policy};
+use crate::store::{
+    Snapshot,
+    change::{self, Change, SetPolicies},
+};
+
+use super::Service;
+
+/// The digest of what was asked for last: it is asked for more often than it changes.
+#[derive(Debug, Default)]
+pub(super) struct Digests(std::sync::Mutex<Option<(Arc<Policy>, Digest)>>);
+
+impl Digests {
+    fn of(&self, policy: &Arc<Policy>) -> Digest {
+        // What is kept is whole at any time.
+        let mut last = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match &*last {
+            Some((known, digest)) if Arc::ptr_eq(known, policy) => *digest,
+            _ => last.insert((Arc::clone(policy), Digest::of(policy))).1,
+        }
+    }
+}
+
+impl Service {
+    pub(super) async fn do_apply(&self, ApplyPolicy { files }: ApplyPolicy) -> Result<PolicyChange, Refusal> {
+        let manifest = blocking(move || intent::read(files)).await?;
+        let turn = self.changing.lock().await;
+        let snapshot = self.snapshot();
+        let change = intent::wanted(&snapshot.cluster, manifest);
+        let done = self.set_policies(&snapshot, change).await?;
+        drop(turn);
+        self.in_force(done).await
+    }
+
+    pub(super) async fn do_delete(&self, DeletePolicy { names, files }: DeletePolicy) -> Result<PolicyChange, Refusal> {
+        let mut remove: BTreeSet<_> = names.into_iter().collect();
+        if !files.is_empty() {
+            remove.extend(blocking(move || intent::read(files)).await?.policies.into_keys());
+        }
+        let turn = self.changing.lock().await;
+        let done = self.set_policies(&self.snapshot(), SetPolicies { remove, ..SetPolicies::default() }).await?;
+        drop(turn);
+        self.in_force(done).await
+    }
+
+    pub(super) async fn do_diff(&self, DiffPolicy { files }: DiffPolicy) -> Result<PolicyDiff, Refusal> {
+        let cluster = Arc::clone(&self.snapshot().cluster);
+        blocking(move || {
+            let change = intent::wanted(&cluster, intent::read(files)?);
+            let (next, _) = intent::preview(&cluster, &change)?;
+            Ok(PolicyDiff { parts: intent::difference(&cluster, &next, &change) })
+        })
+        .await
+    }
+
+    pub(super) fn do_export(&self, ExportPolicy { names, loose }: &ExportPolicy) -> Result<Exported, Refusal> {
+        intent::export(&self.snapshot().cluster, names, *loose)
+    }
+
+    pub(super) async fn matrix(&self, request: ShowMatrix) -> Result<Matrix, Refusal> {
+        let cluster = Arc::clone(&self.snapshot().cluster);
+        let policy = Arc::clone(&self.plan().policy);
+        // What is in force may be of an earlier cluster for a moment: then its tables are made.
+        blocking(move || {
+            let policy = Some(policy).filter(|policy| policy.is_of(&cluster));
+            intent::matrix(&cluster, policy, &request)
+        })
+        .await
+    }
+
+    pub(super) async fn do_digest(&self) -> Result<PolicyDigest, Refusal> {
+        let (snapshot, plan, board) = (self.snapshot(), self.plan(), self.board.read());
+        let policy = Arc::clone(&plan.policy);
+        let digest = self.digests.of(&policy);
+        let is_current = board.passes > 0 && board.revision >= snapshot.revision.0 && policy.is_of(&snapshot.cluster);
+        let pins = self.pins.clone();
+        let enforced = is_current
+            && blocking(move || {
+                let read = in_kernel(&pins)?;
+                Ok(Digest::of(&policy.with_tables_of(read)) == digest)
+            })
+            .await?;
+        Ok(PolicyDigest {
+            host: self.host.to_string(),
+            digest: digest.to_string(),
+            revision: snapshot.revision.0,
+            enforced,
+            hosts: snapshot.cluster.hosts.keys().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// Of the policy of the plan in force, if there is one.
+    pub(super) fn digest_in_force(&self) -> Option<String> {
+        let plan = self.plan();
+        plan.policy.made_of.is_some().then(|| self.digests.of(&plan.policy).to_string())
+    }
+
+    /// Only what this host enforces is known to it: hosts of a cluster from a file do not talk of revisions.
+    pub(super) fn host_revisions(&self, cluster: &Cluster) -> Vec<HostRevision> {
+        let revision = |own: bool| own.then(|| self.board.read().revision);
+        let of = |host| HostRevision { host: ToString::to_string(host), revision: revision(*host == self.host) };
+        cluster.hosts.keys().map(of).collect()
+    }
+
+    /// Makes any other change, if what is expected holds afterwards.
+    pub(super) async fn change(&self, change: Change) -> Result<Revision, Refusal> {
+        if !is_of_policy(&change) {
+            return Ok(self.store.change(change).await?);
+        }
+        let _turn = self.changing.lock().await;
+        let (snapshot, host, asked) = (self.snapshot(), self.host.clone(), change.clone());
+        blocking(move || {
+            // What the store refuses it refuses in its own words.
+            match change::apply(&snapshot.cluster, &asked, &host, snapshot.revision) {
+                Ok(next) => intent::kept(&snapshot.cluster, &next, |_| false).map(|_| ()),
+                Err(_) => Ok(()),
+            }
+        })
+        .await?;
+        Ok(self.store.change(change).await?)
+    }
+
+    async fn set_policies(&self, before: &Arc<Snapshot>, asked: SetPolicies) -> Result<PolicyChange, Refusal> {
+        let (cluster, wanted) = (Arc::clone(&before.cluster), asked.clone());
+        let (parts, expectations) = blocking(move || {
+            let (next, expectations) = intent::preview(&cluster, &wanted)?;
+            Ok((intent::difference(&cluster, &next, &wanted), expectations))
+        })
+        .await?;
+        let revision = self.store.change(Change::SetPolicies(asked)).await?.0;
+        Ok(PolicyChange { parts, expectations, revision, in_force: false, hosts: Vec::new() })
+    }
+
+    async fn in_force(&self, done: PolicyChange) -> Result<PolicyChange, Refusal> {
+        let in_force = self.reached(Revision(done.revision)).await;
+        Ok(PolicyChange { in_force, ..done })
+    }
+}
+
+/// Whether a change is of what expectations speak of.
+fn is_of_policy(change: &Change) -> bool {
+    match change {
+        Change::AddRule(_)
+        | Change::RemoveRule(_)
+        | Change::AddApp(..)
+        | Change::SetApp(..)
+        | Change::AddRole(..)
+        | Change::RemoveApp(_)
+        | Change::SetPolicies(_)
+        | Change::Promote(_) => true,
+        Change::PutEndpoint(_)
+        | Change::RemoveEndpoint(_)
+        | Change::EndpointGone(..)
+        | Change::Reserve(..)
+        | Change::Release(_) => false,
+    }
+}
+
+/// The policy that the kernel's tables hold, as the slot in force has it.
+fn in_kernel(pins: &Pins) -> anyhow::Result<Policy> {
+    let epoch: Epoch = ConfigCell::open(pins)?.load().epoch;
+    let sets = Map::<table::Sets>::open(pins)?.entries()?.into_iter();
+    let in_force = sets.filter(|(key, _)| key.slot & !SetKey::SHADOW == epoch.slot());
+    Ok(Policy {
+        sets: in_force.map(|(key, set)| (SetKey { slot: key.slot & SetKey::SHADOW, ..key }, set)).collect(),
+        peer_lists: Map::<table::PeerLists>::open(pins)?.entries()?,
+        prefix_lists: Trie::<table::PrefixLists>::open(pins)?.entries()?,
+        rules: Trie::<table::RuleLists>::open(pins)?.entries()?,
+        ..Policy::default()
+    })
+}
+
+/// Does what may take a second where nobody waits for the thread.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
+    let failed = |_| Refusal::new(Kind::Internal, "the daemon failed at this request: see its log");
+    tokio::task::spawn_blocking(work).await.map_err(failed)?
+}
