@@ -8,6 +8,7 @@ mod foreign;
 mod full;
 mod hostile;
 mod interop;
+mod manifest;
 mod many;
 mod offload;
 mod outside;
