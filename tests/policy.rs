@@ -1,3 +1,4 @@
-//! Policies as people write them, without packets: what they are read to, what they are compiled to, what is decided.
+//! Policies as people write them: what they are read to and compiled to, what is decided, and what passes.
 
 mod cases;
+mod live;

@@ -35,7 +35,7 @@ use weft::{
 const CASES: usize = 235;
 
 /// The cases, as the file has them.
-fn cases() -> Vec<Value> {
+pub(super) fn cases() -> Vec<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("policy-cases/cases.json.gz");
     let unpacked = Command::new("gzip").arg("-dc").arg(&path).output().unwrap();
     assert!(unpacked.status.success(), "unpack {}", path.display());

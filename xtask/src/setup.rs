@@ -28,7 +28,9 @@ const LINKER: &str = "bpf-linker";
 const LINKER_VERSION: &str = "0.13.0";
 const LINKER_WHY: &str = "links the eBPF programs into one object with BTF";
 
-const TOOLS: [Tool; 12] = [
+const TOOLS: [Tool; 14] = [
+    Tool { package: "python3", program: "python3", why: "drives the cases of Kubernetes' policies in tests" },
+    Tool { package: "gzip", program: "gzip", why: "unpacks them" },
     Tool { package: "iproute2", program: "ip", why: "shows and makes links in tests" },
     Tool { package: "iptables", program: "iptables", why: "random loss in tests (`-m statistic`)" },
     Tool { package: "nftables", program: "nft", why: "foreign rules that must survive us" },

@@ -2,7 +2,7 @@
 //!
 //! One command takes both forms, in one file or in many, as YAML or as JSON (which is YAML):
 //! - weft's own, [`native`]: a document that starts with `weft: v1`;
-//! - Kubernetes', [`kubernetes`] and [`tiers`]: NetworkPolicy, AdminNetworkPolicy, BaselineAdminNetworkPolicy and
+//! - Kubernetes', [`kubernetes`] and [`kubernetes::tiers`]: NetworkPolicy, AdminNetworkPolicy, BaselineAdminNetworkPolicy and
 //!   ClusterNetworkPolicy, also in a `kind: List`.
 //!
 //! Invariant: what is not understood is a fault, never left out: a rule that is dropped in silence can open what it was to

@@ -179,7 +179,7 @@ impl FromStr for Rule {
             }
             options = rest;
         }
-        Ok(Self { name, shadow, ..rule.placed(on, precedence.unwrap_or(Precedence::DEFAULT))? })
+        Ok(Self { shadow, name, ..rule.placed(on, precedence.unwrap_or(Precedence::DEFAULT))? })
     }
 }
 

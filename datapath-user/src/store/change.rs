@@ -162,7 +162,9 @@ fn promote(next: &mut Cluster, which: &Promoted) -> Result<(), ChangeError> {
         Promoted::Policy(name) => return Err(ChangeError::NotFound(format!("there is no policy {name}"))),
     };
     let rules = Arc::make_mut(&mut next.rules);
-    at.into_iter().for_each(|at| rules[at].shadow = false);
+    for at in at {
+        rules[at].shadow = false;
+    }
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::super::{Position, Problem};
 
@@ -38,6 +38,15 @@ pub(super) enum Looked {
     Unsettled,
     /// It was read.
     Read,
+}
+
+/// What writing the file came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// It has the new text.
+    Done,
+    /// Somebody else has changed it: nothing was written.
+    Overtaken,
 }
 
 /// Changes whenever the content does: a change of the content sets ctime, which nobody else can set back.
@@ -107,7 +116,7 @@ impl Watched {
     }
 
     /// Replaces `old` by `new`, as one step: whoever reads gets one or the other, also after a crash.
-    pub(super) fn write(&mut self, old: &str, new: &str) -> Result<()> {
+    pub(super) fn write(&mut self, old: &str, new: &str) -> Result<Written> {
         let name = self.name();
         // A symlink stays; what it points to is replaced.
         let path = fs::canonicalize(&self.path).with_context(|| format!("find {name}"))?;
@@ -117,7 +126,7 @@ impl Watched {
         locked.lock().with_context(|| format!("lock {}", folder.display()))?;
         let (_, there) = contents(&path).with_context(|| format!("read {name}"))?;
         if there != old.as_bytes() {
-            bail!("{name} was changed at this moment: try again");
+            return Ok(Written::Overtaken);
         }
         let temporary = folder.join(format!(".weft-{}.tmp", std::process::id()));
         let written = replace(&path, &temporary, new).with_context(|| format!("write {name}"));
@@ -129,7 +138,7 @@ impl Watched {
         locked.sync_all().with_context(|| format!("sync {}", folder.display()))?;
         let stamp = fs::metadata(&path).map_or(Stamp::Missing, |metadata| Stamp::of(&metadata));
         (self.read, self.seen) = (Some(stamp), Some(stamp));
-        Ok(())
+        Ok(Written::Done)
     }
 }
 

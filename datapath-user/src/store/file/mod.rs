@@ -28,7 +28,7 @@ use super::{
     change::{Change, apply},
     local::Local,
 };
-use disk::{Looked, Watched};
+use disk::{Looked, Watched, Written};
 use read::Description;
 
 /// How often the file is looked at. It is read when it was the same twice.
@@ -143,15 +143,21 @@ impl Store for FileStore {
 
     fn change(&self, change: Change) -> BoxFuture<'_, Result<Revision, ChangeError>> {
         Box::pin(async move {
-            // Somebody may be writing the file: his edit comes first.
+            let change = Arc::new(change);
             let started = time::Instant::now();
-            while self.with(Inner::look).await? == Looked::Unsettled {
+            loop {
+                // Somebody may be writing the file: his edit comes first, and the change is made of what it comes to.
+                if self.with(Inner::look).await? != Looked::Unsettled {
+                    let change = Arc::clone(&change);
+                    if let Some(revision) = self.with(move |inner| inner.change(&change)).await?? {
+                        return Ok(revision);
+                    }
+                }
                 if started.elapsed() > PATIENCE {
                     return Err(ChangeError::Storage("the cluster file changes all the time: try again".to_owned()));
                 }
                 time::sleep(SETTLE).await;
             }
-            self.with(move |inner| inner.change(&change)).await?
         })
     }
 }
@@ -295,11 +301,12 @@ impl Inner {
         });
     }
 
-    fn change(&mut self, change: &Change) -> Result<Revision, ChangeError> {
+    /// Makes a change. None: somebody else has changed the file meanwhile.
+    fn change(&mut self, change: &Change) -> Result<Option<Revision>, ChangeError> {
         let now = self.now();
         let next = apply(&now.cluster, change, &self.host, now.revision)?;
         if next == *now.cluster {
-            return Ok(now.revision);
+            return Ok(Some(now.revision));
         }
         if read::is_same(&next, &now.cluster) {
             let revision = now.revision.next();
@@ -312,14 +319,14 @@ impl Inner {
                 // It may have been refused because of what is gone by this change.
                 self.file.forget();
             }
-        } else {
-            self.change_file(change, &next)?;
+        } else if self.change_file(change, &next)? == Written::Overtaken {
+            return Ok(None);
         }
-        Ok(self.now().revision)
+        Ok(Some(self.now().revision))
     }
 
     /// Writes a change of what the file describes. `next` is what it is to come to.
-    fn change_file(&mut self, change: &Change, next: &Cluster) -> Result<(), ChangeError> {
+    fn change_file(&mut self, change: &Change, next: &Cluster) -> Result<Written, ChangeError> {
         let now = self.now();
         if let Some(problem) = &self.refused {
             return Err(ChangeError::Broken(problem.clone()));
@@ -335,7 +342,9 @@ impl Inner {
             );
             return Err(ChangeError::Storage(what));
         }
-        self.file.write(&self.text, &text).map_err(storage)?;
+        if self.file.write(&self.text, &text).map_err(storage)? == Written::Overtaken {
+            return Ok(Written::Overtaken);
+        }
         self.accept(text, read);
         if next.reservations != now.cluster.reservations
             && let Err(error) = self.save(&now.cluster, next, self.now().revision)
@@ -343,7 +352,7 @@ impl Inner {
             // What is kept for an app that is gone does no harm.
             tracing::warn!("give up the addresses of what is gone: {error:#}");
         }
-        Ok(())
+        Ok(Written::Done)
     }
 }
 
