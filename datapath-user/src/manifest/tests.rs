@@ -36,3 +36,30 @@ fn read_all(texts: &[&str]) -> Result<Manifest, Vec<Problem>> {
     let file = |(at, text): (usize, &&str)| File { name: format!("{at}.yaml").into(), text: (*text).to_owned() };
     read(&texts.iter().enumerate().map(file).collect::<Vec<_>>())
 }
+
+/// The tables of `docs/policy.md` are those of this module. Written anew by `WEFT_BLESS=1 cargo test -p weft --lib the_reference`.
+#[test]
+fn the_reference_has_the_tables_of_the_code() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let reference = root.join("docs/policy.md");
+    let text = std::fs::read_to_string(&reference).unwrap();
+    let mut made = String::new();
+    let mut rest = text.as_str();
+    while let Some((before, after)) = rest.split_once("<!-- from ") {
+        let (source, after) = after.split_once(" -->").unwrap();
+        let (_, after) = after.split_once("<!-- end -->").unwrap();
+        let code = std::fs::read_to_string(root.join(source)).unwrap();
+        let docs =
+            code.lines().map_while(|line| line.strip_prefix("//!")).map(|line| line.strip_prefix(' ').unwrap_or(line));
+        // The first line says what the module is.
+        let docs: Vec<_> = docs.skip_while(|line| !line.is_empty()).collect();
+        let docs = docs.join("\n").replace("[`tiers`]", "below").replace("[`network_policy`]", "below");
+        made += &format!("{before}<!-- from {source} -->\n{}\n<!-- end -->", docs.trim_end());
+        rest = after;
+    }
+    made += rest;
+    if std::env::var_os("WEFT_BLESS").is_some() {
+        std::fs::write(&reference, &made).unwrap();
+    }
+    assert!(made == text, "docs/policy.md is not what the code says: see this test");
+}
