@@ -4,6 +4,7 @@ mod accounts;
 mod cli;
 mod doctor;
 mod drift;
+mod ends;
 mod foreign;
 mod full;
 mod hostile;

@@ -92,6 +92,8 @@ crate::wire! {
         pub seen: u64,
         /// When it was allowed first.
         pub created: u64,
+        /// When policy is asked again though nothing changes, in nanoseconds of [`crate::policy::Rules::now`]; 0: never.
+        pub until: u64,
         /// [`Leg`] of the side that opened it.
         pub opener: u8,
         /// [`State`].
@@ -191,7 +193,7 @@ fn is_first(a: Ip, a_port: u16, b: Ip, b_port: u16) -> bool {
 pub enum Match {
     /// It belongs to the flow, which is allowed: forward it.
     Current,
-    /// It belongs to the flow, which was allowed under another epoch: decide again, as for its opener.
+    /// It belongs to the flow, which was allowed under another epoch or until now: decide again, as for its opener.
     Stale,
     /// The entry is no longer good for it: decide as if there were none.
     Gone,
@@ -211,9 +213,9 @@ impl Flow {
         Leg::from_raw(self.opener)
     }
 
-    /// What `packet` means to this entry, found by its key.
+    /// What `packet` means to this entry, found by its key. `clock` is [`crate::policy::Rules::now`].
     #[inline(always)]
-    pub fn matches(&self, packet: &Packet, epoch: Epoch, now: u64) -> Match {
+    pub fn matches(&self, packet: &Packet, epoch: Epoch, now: u64, clock: impl FnOnce() -> u64) -> Match {
         if self.is_expired(packet.protocol, now) {
             return Match::Gone;
         }
@@ -223,7 +225,13 @@ impl Flow {
         if opens && packet.leg.raw() != self.opener {
             return Match::Gone;
         }
-        if self.epoch == epoch { Match::Current } else { Match::Stale }
+        if self.epoch == epoch && !self.is_over(clock) { Match::Current } else { Match::Stale }
+    }
+
+    /// Whether it was allowed until a time that has come. `clock` is [`crate::policy::Rules::now`], read where it counts.
+    #[inline(always)]
+    pub fn is_over(&self, clock: impl FnOnce() -> u64) -> bool {
+        self.until != 0 && self.until <= clock()
     }
 
     /// Whether nothing has passed for so long that the entry says nothing any more. An established TCP
@@ -328,10 +336,20 @@ mod tests {
     fn a_syn_against_the_flow_opens_another() {
         let open = flow(State::Open);
         let now = open.seen;
-        assert_eq!(open.matches(&packet(Leg::B, Tcp::SYN), Epoch(7), now), Match::Gone);
-        assert_eq!(open.matches(&packet(Leg::B, Tcp::SYN | Tcp::ACK), Epoch(7), now), Match::Current);
-        assert_eq!(open.matches(&packet(Leg::A, Tcp::SYN), Epoch(7), now), Match::Current);
-        assert_eq!(open.matches(&packet(Leg::A, Tcp::ACK), Epoch(8), now), Match::Stale);
+        assert_eq!(open.matches(&packet(Leg::B, Tcp::SYN), Epoch(7), now, || 0), Match::Gone);
+        assert_eq!(open.matches(&packet(Leg::B, Tcp::SYN | Tcp::ACK), Epoch(7), now, || 0), Match::Current);
+        assert_eq!(open.matches(&packet(Leg::A, Tcp::SYN), Epoch(7), now, || 0), Match::Current);
+        assert_eq!(open.matches(&packet(Leg::A, Tcp::ACK), Epoch(8), now, || 0), Match::Stale);
+    }
+
+    #[test]
+    fn a_flow_that_was_allowed_until_now_is_asked_about_again() {
+        let open = Flow { until: 500, ..flow(State::Open) };
+        let at = |boot: u64| open.matches(&packet(Leg::A, Tcp::ACK), Epoch(7), open.seen, || boot);
+        assert_eq!((at(499), at(500)), (Match::Current, Match::Stale));
+        // Where nothing ends no clock is read.
+        let usual = flow(State::Open);
+        assert!(!usual.is_over(|| panic!("nothing ends")));
     }
 
     #[test]

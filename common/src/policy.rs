@@ -11,6 +11,9 @@
 //!
 //! Rules can be tried before they are in force (*shadow*): while any are, every subject has a second rule set that holds
 //! what would be in force with them, and [`shadow`] says what would have decided otherwise.
+//!
+//! Rules can end. A set with some that do says until when it holds; behind it, as the next stage, is the set without
+//! them. So what ends does so by the kernel's own clock, whoever else is alive.
 
 use crate::addr::Ip;
 use crate::id::{AppId, Epoch, Identity, RoleId};
@@ -27,6 +30,8 @@ crate::wire! {
         pub direction: u8,
         /// [`Epoch::slot`], and [`Self::SHADOW`] for what is tried.
         pub slot: u8,
+        /// How many sets hold before it, one after the other.
+        pub stage: u32,
     }
 
     /// What holds for a subject where no rule says otherwise, and where to find those that do.
@@ -36,6 +41,8 @@ crate::wire! {
         /// [`Self::HAS_RULES`] and [`Self::HAS_PREFIXES`]: which look-ups can find something. [`Self::FRAMES_INSIDE`].
         /// The defaults: [`Self::OPEN_INSIDE`], [`Self::OPEN_APPS`], [`Self::OPEN_HOST`], [`Self::OPEN_OUTSIDE`].
         pub flags: u32,
+        /// When the next stage takes its place, in nanoseconds of [`Rules::now`]. 0: never.
+        pub until: u64,
     }
 
     /// The rules of a set that speak of one class of peers.
@@ -122,9 +129,18 @@ pub enum Direction {
 impl SetKey {
     /// The set is what would be in force with the rules that are tried.
     pub const SHADOW: u8 = 2;
+
+    /// The first stage of a subject's sets for a direction.
+    #[inline(always)]
+    pub const fn new(subject: Identity, direction: Direction, slot: u8) -> Self {
+        let Identity { app, role, reserved: _ } = subject;
+        Self { app, role, direction: direction as u8, slot, stage: 0 }
+    }
 }
 
 impl RuleSet {
+    /// Most stages that a subject can have.
+    pub const STAGES: u32 = 16;
     /// Some peer class has a list.
     pub const HAS_RULES: u32 = 1;
     /// Some prefix has a list.
@@ -245,6 +261,8 @@ pub struct Decision {
     pub rule: u32,
     /// Whose rule set it is in: the source's egress or the destination's ingress.
     pub direction: Direction,
+    /// When it has to be asked again, in nanoseconds of [`Rules::now`]: a rule ends that may have decided. 0: never.
+    pub until: u64,
 }
 
 /// Where the compiled rules are.
@@ -257,6 +275,8 @@ pub trait Rules {
     fn prefix_list(&self, key: &PrefixKey) -> Option<u32>;
     /// The rule at a place of a list.
     fn rule(&self, key: &RuleKey) -> Option<Rule>;
+    /// Nanoseconds since the host was booted, those included that it slept. Asked where rules end, and nowhere else.
+    fn now(&self) -> u64;
 }
 
 /// Whether `query` may pass under the rules of `epoch`.
@@ -272,14 +292,15 @@ pub fn judge<R: Rules>(rules: &R, epoch: Epoch, query: &Query) -> Ruling {
 }
 
 /// What would have decided otherwise on `query` if the rules that are tried were in force: the number of a rule, or
-/// [`BY_DEFAULT`]. 0: nothing, it `passes` (1) or does not (0) all the same.
+/// [`BY_DEFAULT`]. 0: nothing, it `passes` (1) or does not (0) all the same. Beside it is until when that holds, as
+/// [`Decision::until`].
 #[inline(always)]
-pub fn shadow<R: Rules>(rules: &R, epoch: Epoch, query: &Query, passes: u64) -> u32 {
+pub fn shadow<R: Rules>(rules: &R, epoch: Epoch, query: &Query, passes: u64) -> (u32, u64) {
     let tried = both_ways(rules, epoch.slot() | SetKey::SHADOW, query);
     if tried.passes() == passes {
-        return 0;
+        return (0, tried.until());
     }
-    if tried.rule() == 0 { BY_DEFAULT } else { tried.rule() }
+    (if tried.rule() == 0 { BY_DEFAULT } else { tried.rule() }, tried.until())
 }
 
 /// Stands for a default where the number of a rule that is tried is expected.
@@ -287,17 +308,18 @@ pub const BY_DEFAULT: u32 = u32::MAX;
 
 #[inline(always)]
 fn both_ways<R: Rules>(rules: &R, slot: u8, query: &Query) -> Ruling {
-    let out = one_way(rules, slot, query, Direction::Egress);
+    let mut until = 0;
+    let out = one_way(rules, slot, query, Direction::Egress, &mut until);
     if out.passes() == 0 {
-        return Ruling { answer: out, direction: Direction::Egress };
+        return Ruling { answer: out, direction: Direction::Egress, until };
     }
-    let into = one_way(rules, slot, query, Direction::Ingress);
+    let into = one_way(rules, slot, query, Direction::Ingress, &mut until);
     // The receiver's rule is the one that was written for this traffic; a default says less than a rule.
     let says_more = into.passes() == 0 || into.rule() != 0;
     if says_more {
-        return Ruling { answer: into, direction: Direction::Ingress };
+        return Ruling { answer: into, direction: Direction::Ingress, until };
     }
-    Ruling { answer: out, direction: Direction::Egress }
+    Ruling { answer: out, direction: Direction::Egress, until }
 }
 
 /// A [`Decision`] that was not looked at yet.
@@ -305,6 +327,7 @@ fn both_ways<R: Rules>(rules: &R, slot: u8, query: &Query) -> Ruling {
 pub struct Ruling {
     answer: Answer,
     direction: Direction,
+    until: u64,
 }
 
 impl Ruling {
@@ -326,6 +349,12 @@ impl Ruling {
         self.direction
     }
 
+    /// As [`Decision::until`].
+    #[inline(always)]
+    pub const fn until(&self) -> u64 {
+        self.until
+    }
+
     /// As [`Decision::verdict`].
     #[inline(always)]
     pub fn verdict(&self) -> Result<(), DropReason> {
@@ -342,7 +371,7 @@ impl Ruling {
 
     #[inline(always)]
     fn decision(&self) -> Decision {
-        Decision { verdict: self.verdict(), rule: self.rule(), direction: self.direction }
+        Decision { verdict: self.verdict(), rule: self.rule(), direction: self.direction, until: self.until }
     }
 }
 
@@ -386,13 +415,14 @@ impl Answer {
 
 // Not inlined: the kernel's 512 bytes of stack have no room for it twice in one frame.
 #[inline(never)]
-fn one_way<R: Rules>(rules: &R, slot: u8, query: &Query, direction: Direction) -> Answer {
+fn one_way<R: Rules>(rules: &R, slot: u8, query: &Query, direction: Direction, until: &mut u64) -> Answer {
     let (subject, peer, peer_addr) = match direction {
         Direction::Egress => (query.src, query.dst, query.dst_addr),
         Direction::Ingress => (query.dst, query.src, query.src_addr),
     };
-    let key = SetKey { app: subject.app, role: subject.role, direction: direction as u8, slot };
-    let Some(set) = rules.set(&key) else { return Answer(Answer::ABSENT) };
+    let Some(set) = current(rules, SetKey::new(subject, direction, slot), until) else {
+        return Answer(Answer::ABSENT);
+    };
     let open = set.open(subject.app, peer.app);
     let mut best = Best { top: 0, under: 0 };
     if set.flags & RuleSet::HAS_RULES != 0 {
@@ -411,6 +441,32 @@ fn one_way<R: Rules>(rules: &R, slot: u8, query: &Query, direction: Direction) -
     }
     let Winner { rank, id } = best.decides();
     Answer(u64::from(id) << 8 | u64::from(open) << 3 | u64::from(rank.0 & 7))
+}
+
+/// The set that holds now. `until` becomes the earlier of itself and the end of that set.
+#[inline(always)]
+fn current<R: Rules>(rules: &R, mut key: SetKey, until: &mut u64) -> Option<RuleSet> {
+    let mut set = rules.set(&key)?;
+    if set.until == 0 {
+        return Some(set);
+    }
+    let now = rules.now();
+    while set.until != 0 && set.until <= now {
+        key.stage += 1;
+        if key.stage == RuleSet::STAGES {
+            return None;
+        }
+        set = rules.set(&key)?;
+    }
+    *until = earlier(*until, set.until);
+    Some(set)
+}
+
+/// The earlier of two ends, of which 0 is none.
+#[inline(always)]
+pub const fn earlier(one: u64, other: u64) -> u64 {
+    // What is none is the last of all as its number less one.
+    if one.wrapping_sub(1) < other.wrapping_sub(1) { one } else { other }
 }
 
 /// The best of both tiers so far, each as one number with the rank above: registers are few.
@@ -439,7 +495,8 @@ impl Best {
 /// rules speak of an app's inside at all, they are not to be gone around.
 #[inline(always)]
 pub fn decide_frame<R: Rules>(rules: &R, epoch: Epoch, app: AppId) -> Result<(), DropReason> {
-    let key = SetKey { app, role: RoleId::NONE, direction: Direction::Ingress as u8, slot: epoch.slot() };
+    // Of all stages the same is said.
+    let key = SetKey::new(Identity::new(app, RoleId::NONE), Direction::Ingress, epoch.slot());
     match rules.set(&key) {
         None => Err(DropReason::PolicyAbsent),
         Some(set) if set.flags & RuleSet::FRAMES_INSIDE == 0 => Err(DropReason::NotIp),

@@ -6,7 +6,7 @@ use weft_common::fragment::{Datagram, DatagramKey};
 use weft_common::header::protocol;
 use weft_common::id::{AppId, Epoch};
 use weft_common::parse::{Kind, Packet};
-use weft_common::policy::{judge, shadow};
+use weft_common::policy::{earlier, judge, shadow};
 use weft_common::route::HopKind;
 use weft_common::table::Counts;
 use weft_common::verdict::DropReason;
@@ -51,7 +51,9 @@ pub fn known(run: &mut Run, epoch: Epoch, len: u32, is_sender: impl Fn(&Side) ->
     let packet = &run.packet;
     let Some(entry) = maps::flow(&packet.key) else { return false };
     let flow = entry.get();
-    if matches!(packet.kind, Kind::IcmpError) || flow.matches(packet, epoch, run.now) != Match::Current {
+    if matches!(packet.kind, Kind::IcmpError)
+        || flow.matches(packet, epoch, run.now, maps::since_boot) != Match::Current
+    {
         return false;
     }
     let (from, to) = sides(flow, packet.leg);
@@ -97,11 +99,12 @@ pub fn admit(run: &mut Run, len: u32) -> Result<(), DropReason> {
     let ruling = judge(&maps::Compiled, epoch, &run.query);
     run.rule = ruling.rule();
     run.direction = ruling.direction() as u8;
+    run.until = ruling.until();
     if config.shadow != 0 {
         tried(run, epoch, ruling.passes());
     }
     if let Err(reason) = ruling.verdict() {
-        let revoked = stale.is_some_and(|entry| entry.get().epoch != epoch);
+        let revoked = stale.is_some_and(|entry| entry.get().epoch != epoch || entry.get().is_over(maps::since_boot));
         return Err(if revoked { DropReason::PolicyRevoked } else { reason });
     }
     let opens = stale.is_none() && run.packet.may_open();
@@ -116,6 +119,7 @@ pub fn admit(run: &mut Run, len: u32) -> Result<(), DropReason> {
     run.flow.epoch = epoch;
     run.flow.rule = run.rule;
     run.flow.shadow = run.shadow;
+    run.flow.until = run.until;
     run.flow.seen = run.now;
     run.flow.opener = opener.raw();
     maps::remember(&run.packet.key, &run.flow);
@@ -128,7 +132,9 @@ pub fn admit(run: &mut Run, len: u32) -> Result<(), DropReason> {
 /// Finds out what the rules that are tried would have said otherwise on what the run has asked.
 #[inline(always)]
 fn tried(run: &mut Run, epoch: Epoch, passes: u64) {
-    run.shadow = shadow(&maps::Compiled, epoch, &run.query, passes);
+    let (shadow, until) = shadow(&maps::Compiled, epoch, &run.query, passes);
+    run.shadow = shadow;
+    run.until = earlier(run.until, until);
     run.tells_shadow = if run.shadow == 0 { 0 } else { passes as u32 };
 }
 
@@ -138,7 +144,7 @@ fn tried(run: &mut Run, epoch: Epoch, passes: u64) {
 #[inline(always)]
 fn continues(flow: &Flow, run: &Run, epoch: Epoch) -> bool {
     let moved = sides(flow, run.packet.leg).0.hop != run.sender.hop;
-    match flow.matches(&run.packet, epoch, run.now) {
+    match flow.matches(&run.packet, epoch, run.now, maps::since_boot) {
         Match::Gone => false,
         Match::Current => !moved,
         Match::Stale => !moved || run.sender.identity.app != AppId::OUTSIDE,
@@ -207,9 +213,10 @@ fn related(run: &mut Run, epoch: Epoch) -> Result<(), DropReason> {
     let entry = maps::flow(&packet.key).ok_or(DropReason::IcmpUnrelated)?;
     let flow = entry.get();
     let (quoted, addr) = (&flow.side[packet.leg.index()], packet.key.addr[packet.leg.index()]);
-    // A flow of another epoch may be revoked; the error is lost, and the next packet of the flow decides.
+    // A flow of another epoch, or whose time is over, may be revoked; the error is lost, and the next packet decides.
     let others = run.sender.identity.app.is_application() && packet.src != packet.key.addr[packet.leg.other().index()];
-    if others || packet.dst != addr || flow.epoch != epoch || flow.is_expired(packet.key.protocol, run.now) {
+    let doubtful = flow.epoch != epoch || flow.is_over(maps::since_boot);
+    if others || packet.dst != addr || doubtful || flow.is_expired(packet.key.protocol, run.now) {
         return Err(DropReason::IcmpUnrelated);
     }
     run.rule = flow.rule;

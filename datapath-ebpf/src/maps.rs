@@ -6,7 +6,7 @@
 
 #![expect(unsafe_code, reason = "map elements are memory that the kernel shares")]
 
-use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
@@ -91,6 +91,13 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_coarse_ns() }
 }
 
+/// Nanoseconds since the boot, those included that the host slept: the clock by which rules end.
+#[inline(always)]
+pub fn since_boot() -> u64 {
+    // SAFETY: the helper has no arguments and no effects.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
 /// The endpoint behind an interface.
 #[inline(always)]
 pub fn endpoint(link: u32) -> Option<Endpoint> {
@@ -141,6 +148,11 @@ impl Rules for Compiled {
     #[inline(always)]
     fn rule(&self, key: &RuleKey) -> Option<Rule> {
         RULES.get(Key::new(u32::BITS + 8 + 16, *key)).copied()
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        since_boot()
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Run {
     pub shadow: u32,
     /// Whether that is news: 1 of the first packet of a flow that would not have been allowed.
     pub tells_shadow: u32,
+    /// Until when what was decided holds, as [`Flow::until`].
+    pub until: u64,
     /// When the packet does not fit: what does.
     pub mtu: u32,
     /// What the sender is told.

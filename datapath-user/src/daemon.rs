@@ -179,6 +179,8 @@ impl Loop {
                     }
                     Cause::Hint
                 }
+                // Nobody waits for it, but flows are to be told.
+                () = self.reconciler.next_end() => Cause::Change,
                 order = self.inbox.recv() => match order {
                     Some(Order::Reset(answer)) => {
                         let Cleared { removed, left } = self.reconciler.reset().await;
@@ -315,7 +317,7 @@ async fn watch_events(
         match event {
             Ok(Event::Drop(drop)) => observer.saw(drop, config::now()),
             Ok(Event::Miss(miss, frame)) => {
-                let commands = slowpath::handle(&plan.borrow(), miss.link, &frame);
+                let commands = slowpath::handle(&plan.borrow(), config::since_boot(), miss.link, &frame);
                 for command in commands {
                     perform(command, &injector, &orders);
                 }

@@ -37,8 +37,9 @@ pub enum Command {
     },
 }
 
-/// What is to be done about `frame`, which came from the endpoint behind `link` and found no way.
-pub fn handle(plan: &NodePlan, link: u32, frame: &[u8]) -> Vec<Command> {
+/// What is to be done about `frame`, which came from the endpoint behind `link` and found no way. `now` is by the clock
+/// of [`weft_common::policy::Rules::now`].
+pub fn handle(plan: &NodePlan, now: u64, link: u32, frame: &[u8]) -> Vec<Command> {
     let Some(ether) = Bytes::get::<Ether>(frame, 0) else { return Vec::new() };
     let Ok(packet) = parse(frame, Ether::LEN, ether.ethertype) else { return Vec::new() };
     let Some(endpoint) = plan.endpoints.get(&link) else { return Vec::new() };
@@ -55,7 +56,7 @@ pub fn handle(plan: &NodePlan, link: u32, frame: &[u8]) -> Vec<Command> {
         port: packet.policy_port,
     };
     // Any epoch: a plan has one set of rules.
-    if packet.kind != Kind::Whole || decide(&*plan.policy, Epoch(0), &query).verdict.is_err() {
+    if packet.kind != Kind::Whole || decide(&plan.policy.at(now), Epoch(0), &query).verdict.is_err() {
         return Vec::new();
     }
     match receiver.hop.kind() {

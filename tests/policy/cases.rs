@@ -182,7 +182,7 @@ impl World {
         let passes = |src: Identity, dst: Identity, from: &str, to: &str, (protocol, port)| {
             let [src_addr, dst_addr] = [from, to].map(|name| Ip::from(self.pods[name].addr));
             let query = Query { src, dst, src_addr, dst_addr, protocol, port };
-            decide(&*plan.policy, Epoch(0), &query).verdict.is_ok()
+            decide(&plan.policy.at(0), Epoch(0), &query).verdict.is_ok()
         };
         let mut wrong = Vec::new();
         let mut judge = |from: &str, to: &str, probe: &Value, allowed: bool| {

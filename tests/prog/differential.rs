@@ -35,6 +35,8 @@ const PROTOCOLS: [u8; 8] =
 const SETS: u32 = 12;
 const LISTS: u32 = 24;
 const DESTINATIONS: u8 = 24;
+/// Nanoseconds since the boot that no test sees.
+const LONG: u64 = u64::MAX;
 
 /// splitmix64: small, and the same everywhere.
 struct Dice(u64);
@@ -110,6 +112,10 @@ impl Rules for Policy {
         let mut lengths = (32..=56).rev();
         lengths.find_map(|bits| self.rules.get(&(bits, rule_key(*key, bits))).copied())
     }
+
+    fn now(&self) -> u64 {
+        LONG - 1
+    }
 }
 
 fn masked(addr: Ip, bits: u32) -> Ip {
@@ -134,8 +140,14 @@ impl Policy {
                 // The half that is not in force holds something else.
                 for slot in [0, 1] {
                     if dice.chance(90) {
-                        let set = RuleSet { id: dice.below(SETS), flags: dice.below(128) };
-                        policy.sets.insert(SetKey { app, role, direction: direction as u8, slot }, set);
+                        // Of most the last stage holds; some have none that does, or go on behind it.
+                        let stages = if dice.chance(40) { dice.below(RuleSet::STAGES + 2) } else { 0 };
+                        for stage in 0..=stages {
+                            let until = dice.pick(if stage < stages { &[1, 1, 1, 1, LONG][..] } else { &[0, 0, 0, 1] });
+                            let set = RuleSet { id: dice.below(SETS), flags: dice.below(128), until };
+                            let key = SetKey { app, role, direction: direction as u8, slot, stage };
+                            policy.sets.insert(key, set);
+                        }
                     }
                 }
             }
@@ -296,12 +308,12 @@ fn the_program_and_decide_answer_alike_on_random_tables() {
                 let after = tables.policy_drops();
                 let dropped: Vec<_> = after.iter().filter(|(reason, count)| before[*reason] != **count).collect();
                 let found = match (Action::of(Program::FromWorkload, code), &dropped[..]) {
-                    (Action::Redirect, []) => Ok(tables.flow_rule(&case.key)),
+                    (Action::Redirect, []) => Ok(tables.flow(&case.key).map(|flow| (flow.rule, flow.until))),
                     (_, [(reason, _)]) => Err(**reason),
                     other => panic!("{other:?} for {:?} {:?}", case.query, case.frame),
                 };
                 let decision = decide(&policy, epoch, &case.query);
-                let expect = decision.verdict.map(|()| Some(decision.rule));
+                let expect = decision.verdict.map(|()| Some((decision.rule, decision.until)));
                 assert_eq!(found, expect, "table {table}, {:?}: {decision:?}\n{:?}", case.query, case.frame);
                 *asked.entry(found.map_or_else(DropReason::name, |_| "allowed")).or_default() += 1;
                 before = after;

@@ -2,6 +2,7 @@
 
 use super::lab::Lab;
 use super::lab::cast::{At, CACHE, DB, Net, STORE, WEB};
+use super::lab::rules::END;
 use weft_common::flow::{Leg, State};
 use weft_common::id::PeerId;
 use weft_common::route::{Hop, Route};
@@ -78,6 +79,70 @@ fn a_flow_that_is_no_longer_allowed_is_reset_for_whoever_speaks() {
         ]);
         lab.enforce(&[RULE]);
         lab.settle();
+    }
+}
+
+#[test]
+fn a_flow_that_only_an_ended_rule_allowed_is_reset() {
+    let ends = ["allow shop/web -> blog/db tcp/5432 ends", "allow shop -> blog udp"];
+    let mut lab = Lab::with_rules(&ends);
+    for net in Net::ALL {
+        lab.over(net);
+        established(&mut lab, net);
+        let [web, store] = net.pair([WEB, STORE]);
+        let there = tcp(web, store).ports(40000, 5432).sequence(100).acknowledgment(8).payload(b"ask").ack();
+        lab.delivers([WEB, STORE], &there);
+        assert_eq!(lab.flows(At::A)[0].until, END);
+        lab.settle();
+        lab.end_comes();
+        let [store_back, web_back] = net.pair([STORE, WEB]);
+        let back = tcp(store_back, web_back).ports(5432, 40000).sequence(8).acknowledgment(103).payload(b"row").ack();
+        for (member, frame) in [(WEB, &there), (STORE, &back)] {
+            let answer = lab.sends(member, frame).answered().decode();
+            let Transport::Tcp { flags, .. } = answer.transport else { panic!("{answer}") };
+            assert_eq!(flags & RST, RST);
+        }
+        lab.assert_only_changed(&[
+            "a.drops.policy-revoked +1",
+            "a.shop>blog.drops +1",
+            "b.drops.policy-revoked +1",
+            "b.blog>shop.drops +1",
+        ]);
+        // What else is allowed goes on, and nothing new is by the rule that is over.
+        lab.delivers([WEB, STORE], &udp(web, store).frame());
+        lab.settle();
+        lab.sends(WEB, &tcp(web, store).ports(40001, 5432).syn()).dropped();
+        lab.assert_only_changed(&["a.drops.policy-default +1", "a.shop>blog.drops +1"]);
+        lab.bump();
+        lab.settle();
+    }
+}
+
+#[test]
+fn a_flow_that_another_rule_allows_too_goes_on_after_the_end() {
+    let mut lab = Lab::with_rules(&["allow shop/web -> blog/db tcp/5432 precedence 20 ends", RULE]);
+    for net in Net::ALL {
+        lab.over(net);
+        established(&mut lab, net);
+        lab.end_comes();
+        // Both sides speak, the server first.
+        let [store, web] = net.pair([STORE, WEB]);
+        lab.delivers([STORE, WEB], &tcp(store, web).ports(5432, 40000).payload(b"row").ack());
+        let [web, store] = net.pair([WEB, STORE]);
+        lab.delivers([WEB, STORE], &tcp(web, store).ports(40000, 5432).payload(b"ask").ack());
+        for at in [At::A, At::B] {
+            let flow = lab.flows(at)[0];
+            assert_eq!((flow.until, flow.rule, flow.epoch), (0, 2, lab.epoch()), "it does not end any more");
+        }
+        lab.assert_only_changed(&[
+            "a.blog>shop.packets +1",
+            "a.shop>blog.packets +1",
+            "b.blog>shop.packets +1",
+            "b.shop>blog.packets +1",
+            "a.rule-2.packets +2",
+            "b.rule-2.packets +2",
+        ]);
+        lab.bump();
     }
 }
 

@@ -108,6 +108,11 @@ impl Lab {
         [At::A, At::B].into_iter().for_each(|at| self.write_config(at, self.epoch));
     }
 
+    /// The end of the rules that end. No table changes by it: the time at which they do is put into the past.
+    pub(crate) fn end_comes(&mut self) {
+        self.machines().iter_mut().for_each(Machine::end_comes);
+    }
+
     /// The epoch in force.
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch

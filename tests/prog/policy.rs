@@ -231,7 +231,7 @@ fn an_identity_without_rule_sets_is_closed_in_both_directions() {
     let mut lab = Lab::two_hosts();
     for (member, direction) in [(WEB, Direction::Egress), (DB, Direction::Ingress)] {
         let slot = lab.epoch().slot();
-        let key = SetKey { app: member.app, role: member.role, direction: direction as u8, slot };
+        let key = SetKey { app: member.app, role: member.role, direction: direction as u8, slot, stage: 0 };
         lab.tables(At::A).sets.remove(&key).expect("forget the rules");
         for net in Net::ALL {
             lab.over(net);

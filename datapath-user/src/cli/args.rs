@@ -1,11 +1,12 @@
 //! The command line. Arguments are domain values: what is none is refused before the daemon is asked.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use weft_common::addr::Mac;
 
+use super::words;
 use crate::front::api::{
     SOCKET,
     dto::{
@@ -305,6 +306,10 @@ pub struct Rule {
     /// Beat rules of lower precedence, whatever they do [default: 1000]
     #[arg(long, value_name = "N")]
     pub precedence: Option<Precedence>,
+    /// Let it end after this time, also where the daemon is dead by then, and all that only it allowed with it
+    /// (allow only): 90s, 10m, 8h or 2d, at most 30d
+    #[arg(long = "for", value_name = "TIME", value_parser = words::length, conflicts_with = "remove")]
+    pub length: Option<Duration>,
     /// A name to remove it by and to see in `drops` and `why`
     #[arg(long)]
     pub name: Option<RuleName>,

@@ -38,9 +38,25 @@ pub(super) fn table(page: &mut Page, rules: &[Rule], now: Timestamp) {
         left("WRITTEN"),
     ]);
     for rule in rules {
-        let Rule { id, name, action, from, to, what, on, precedence, text: _, policy, source, hits, shadow, tried: _ } =
-            rule;
+        let Rule {
+            id,
+            name,
+            action,
+            from,
+            to,
+            what,
+            on,
+            precedence,
+            until,
+            text: _,
+            policy,
+            source,
+            hits,
+            shadow,
+            tried: _,
+        } = rule;
         let what = on.map_or_else(|| what.clone(), |on| format!("{what} on {}", on.name()));
+        let what = until.map_or_else(|| what.clone(), |until| format!("{what} {}", remaining(until, now)));
         let name = [policy.as_deref(), name.as_deref()].into_iter().flatten().collect::<Vec<_>>().join("/");
         let of = |cell: fn(&Hits) -> Span| hits.as_ref().map(cell).unwrap_or_default();
         table.row([
@@ -75,6 +91,11 @@ fn would(Tried { would_drop, would_drop_flows, would_pass, last: _ }: &Tried) ->
         count(*would_drop_flows),
         count(*would_pass)
     )
+}
+
+/// How long a rule still holds.
+fn remaining(until: Timestamp, now: Timestamp) -> String {
+    until.left(now).map_or_else(|| "(over)".to_owned(), |left| format!("for {}", human::duration(left)))
 }
 
 pub(super) fn show(page: &mut Page, policy: &Policy, now: Timestamp) {

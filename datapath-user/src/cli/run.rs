@@ -44,6 +44,7 @@ use crate::front::api::{
 use crate::model::{
     self,
     labels::{LabelKey, Labels},
+    time::Until,
     traffic::NamedPorts,
 };
 
@@ -300,8 +301,9 @@ fn attach(args: &args::Attach) -> Result<Attach, Failure> {
 }
 
 async fn rule(action: Action, args: &args::Rule, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
-    let args::Rule { words, precedence, name, shadow, remove, wait } = args;
-    let rule = words::rule(action, words, *precedence, name.as_ref()).map_err(Failure::Usage)?;
+    let args::Rule { words, precedence, length, name, shadow, remove, wait } = args;
+    let until = length.map(|length| Until::after(SystemTime::now(), length));
+    let rule = words::rule(action, words, *precedence, until, name.as_ref()).map_err(Failure::Usage)?;
     let rule = model::rule::Rule { shadow: *shadow, ..rule };
     if *remove {
         return self::remove(WhichRule::Says(Box::new(rule)), wait, asking).await;

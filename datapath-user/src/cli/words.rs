@@ -2,7 +2,7 @@
 //!
 //! A shell takes an unquoted `>` for itself, so the arrow may be left out or written `to`.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, time::Duration};
 
 use weft_common::policy::Action;
 
@@ -10,7 +10,7 @@ use crate::front::api::dto::{
     naming::{Party, Probe},
     why::Why,
 };
-use crate::model::{invalid::Invalid, name::RuleName, rule::Precedence, rule::Rule};
+use crate::model::{invalid::Invalid, name::RuleName, rule::Precedence, rule::Rule, time::Until};
 
 /// The arrow for those who can not write it.
 const TO: &str = "to";
@@ -36,12 +36,28 @@ pub(super) fn rule(
     action: Action,
     words: &[String],
     precedence: Option<Precedence>,
+    until: Option<Until>,
     name: Option<&RuleName>,
 ) -> Result<Rule, Invalid> {
     let mut text = format!("{} {}", action.name(), with_arrow(words)?.join(" "));
     text.extend(precedence.map(|precedence| format!(" precedence {}", precedence.raw())));
+    text.extend(until.map(|until| format!(" until {until}")));
     text.extend(name.map(|name| format!(" as {name}")));
     text.parse()
+}
+
+/// How long a rule is to hold: `90s`, `10m`, `8h` or `2d`.
+pub(super) fn length(text: &str) -> Result<Duration, Invalid> {
+    const MONTH: u64 = 30 * 86_400;
+    let refuse = || Invalid::new("length of time", text, "write 90s, 10m, 8h or 2d, at most 30d");
+    let (unit, seconds) = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)]
+        .into_iter()
+        .find(|(unit, _)| text.ends_with(*unit))
+        .ok_or_else(refuse)?;
+    let number = text.strip_suffix(unit).filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    let number = number.and_then(|text| text.parse::<u32>().ok()).ok_or_else(refuse)?;
+    let length = u64::from(number) * seconds;
+    if (1..=MONTH).contains(&length) { Ok(Duration::from_secs(length)) } else { Err(refuse()) }
 }
 
 /// The question that `FROM [->|to] TO WHAT` means.
@@ -90,7 +106,9 @@ mod tests {
     }
 
     fn read(line: &str) -> Result<String, String> {
-        rule(Action::Allow, &split(line), None, None).map(|rule| rule.to_string()).map_err(|error| error.to_string())
+        rule(Action::Allow, &split(line), None, None, None)
+            .map(|rule| rule.to_string())
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -139,9 +157,23 @@ mod tests {
         let words = split("shop|blog|precedence|7");
         let precedence = Precedence::new(9);
         let name = "x".parse().unwrap();
-        let rule = |words: &[String]| rule(Action::Deny, words, precedence, Some(&name)).map(|rule| rule.to_string());
+        let rule =
+            |words: &[String]| rule(Action::Deny, words, precedence, None, Some(&name)).map(|rule| rule.to_string());
         assert_eq!(rule(&words[..2]).unwrap(), "deny shop -> blog any precedence 9 as x");
         assert!(rule(&words).unwrap_err().to_string().contains("is there twice"));
+    }
+
+    #[test]
+    fn lengths_of_time_are_a_number_and_a_unit() {
+        let check = |text: &str, seconds: u64| assert_eq!(length(text).unwrap(), Duration::from_secs(seconds));
+        check("90s", 90);
+        check("10m", 600);
+        check("8h", 28_800);
+        check("30d", 2_592_000);
+        for text in ["", "s", "0s", "10", "-1s", "+1s", "1.5h", "10 m", "31d", "99999999999s", "1w", "1\u{e9}"] {
+            let error = length(text).unwrap_err().to_string();
+            assert!(error.contains("write 90s, 10m, 8h or 2d"), "{error}");
+        }
     }
 
     #[test]

@@ -15,7 +15,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::{
+    sys::mman::{MapFlags, ProtFlags, mmap, munmap},
+    time::{ClockId, clock_gettime},
+};
 use weft_common::{
     id::Epoch,
     table::{Config, Configs, MMAPABLE, Table as _},
@@ -123,7 +126,16 @@ pub fn grace() -> Result<()> {
 
 /// Nanoseconds of the clock that the programs stamp flows and events with.
 pub fn now() -> u64 {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+    read(ClockId::CLOCK_MONOTONIC)
+}
+
+/// Nanoseconds of the clock by which the programs see that a rule has ended.
+pub fn since_boot() -> u64 {
+    read(ClockId::CLOCK_BOOTTIME)
+}
+
+fn read(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock).map_or(Duration::ZERO, Duration::from);
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -4,6 +4,7 @@
 
 pub mod invalid;
 pub mod stable;
+pub mod time;
 mod words;
 
 pub mod labels;

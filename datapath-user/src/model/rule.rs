@@ -1,8 +1,9 @@
 //! Rules: who may, or may not, send what to whom.
 //!
 //! The text form is the one of the CLI and of files:
-//! `[shadow] ACTION FROM -> TO [TRAFFIC] [on ingress|egress] [precedence N] [as NAME]`. Invariant: at least one side is an
-//! identity. An address says nothing of who has it, so a rule with a prefix is kept by the identity on its other side.
+//! `[shadow] ACTION FROM -> TO [TRAFFIC] [on ingress|egress] [precedence N] [until TIME] [as NAME]`. Invariant: at least
+//! one side is an identity. An address says nothing of who has it, so a rule with a prefix is kept by the identity on its
+//! other side.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -12,6 +13,7 @@ use super::{
     invalid::{Invalid, Quoted},
     name::{PolicyName, RuleName},
     selector::Selector,
+    time::Until,
     traffic::Traffic,
     words,
 };
@@ -33,6 +35,8 @@ pub struct Rule {
     pub precedence: Precedence,
     /// Whether it is only tried: what it would change is counted, and nothing is changed.
     pub shadow: bool,
+    /// When it ends, if it does. Then it says nothing any more.
+    pub until: Option<Until>,
     /// What it is called, if it was given a name.
     pub name: Option<RuleName>,
     /// The set of rules that it comes and goes with, if it is of one.
@@ -56,8 +60,8 @@ pub struct Source {
     pub line: u32,
 }
 
-const HELP: &str = "write [shadow] ACTION FROM -> TO [TRAFFIC] [on ingress|egress] [precedence N] [as NAME], \
-                    as: allow shop/web -> blog/db tcp/5432";
+const HELP: &str = "write [shadow] ACTION FROM -> TO [TRAFFIC] [on ingress|egress] [precedence N] [until TIME] \
+                    [as NAME], as: allow shop/web -> blog/db tcp/5432";
 
 impl Precedence {
     /// The lowest that a rule can have.
@@ -89,8 +93,8 @@ impl Rule {
     /// A rule without name and source. Refuses one between two prefixes.
     pub fn new(action: Action, from: Selector, to: Selector, traffic: Traffic) -> Result<Self, Invalid> {
         let (on, precedence) = (None, Precedence::DEFAULT);
-        let (name, policy, source) = (None, None, None);
-        let rule = Self { action, from, to, traffic, on, precedence, shadow: false, name, policy, source };
+        let (until, name, policy, source) = (None, None, None, None);
+        let rule = Self { action, from, to, traffic, on, precedence, shadow: false, until, name, policy, source };
         if matches!((&rule.from, &rule.to), (Selector::Net(_), Selector::Net(_))) {
             return Err(Invalid::new("rule", &rule.to_string(), "one side has to be an app, host, outside or any"));
         }
@@ -117,6 +121,16 @@ impl Rule {
         Ok(rule)
     }
 
+    /// This rule with an end. Refuses one whose end would open what it closed.
+    pub fn ending(self, until: Option<Until>) -> Result<Self, Invalid> {
+        let rule = Self { until, ..self };
+        if until.is_some() && rule.action != Action::Allow {
+            let help = "only allow can end: of any other rule the end might let something pass";
+            return Err(Invalid::new("rule", &rule.to_string(), help));
+        }
+        Ok(rule)
+    }
+
     /// Its number in the order of ranks.
     pub fn rank(&self) -> Rank {
         Rank::new(self.precedence.0, self.action)
@@ -124,9 +138,8 @@ impl Rule {
 
     /// Whether both say the same, wherever they are written and whatever they are called.
     pub fn says_same(&self, other: &Self) -> bool {
-        let Self { action, from, to, traffic, on, precedence, shadow, name: _, policy: _, source: _ } = self;
-        (action, from, to, traffic, on, precedence, shadow)
-            == (&other.action, &other.from, &other.to, &other.traffic, &other.on, &other.precedence, &other.shadow)
+        let said = |rule: &Self| (rule.action, rule.on, rule.precedence, rule.shadow, rule.until);
+        said(self) == said(other) && (&self.from, &self.to, &self.traffic) == (&other.from, &other.to, &other.traffic)
     }
 
     /// What it says, without its name: two rules are the same if this is.
@@ -157,20 +170,21 @@ impl FromStr for Rule {
         };
         let (to, mut options) = words.split_at(to_len);
         let traffic = match options {
-            [] | ["on" | "precedence" | "as", ..] => Traffic::Any,
+            [] | ["on" | "precedence" | "until" | "as", ..] => Traffic::Any,
             [traffic, rest @ ..] => {
                 options = rest;
                 traffic.parse()?
             }
         };
         let rule = Self::new(action, from.parse()?, to.join(" ").parse()?, traffic)?;
-        let (mut on, mut precedence, mut name) = (None, None, None);
+        let (mut on, mut precedence, mut until, mut name) = (None, None, None, None);
         while let [option, rest @ ..] = options {
             let strange = || Invalid::new("rule", text, format!("{} is not understood; {HELP}", Quoted(option)));
             let [value, rest @ ..] = rest else { return Err(strange()) };
             let twice = match *option {
                 "on" => on.replace(direction_of(value)?).is_some(),
                 "precedence" => precedence.replace(value.parse()?).is_some(),
+                "until" => until.replace(value.parse()?).is_some(),
                 "as" => name.replace(value.parse()?).is_some(),
                 _ => return Err(strange()),
             };
@@ -179,7 +193,8 @@ impl FromStr for Rule {
             }
             options = rest;
         }
-        Ok(Self { shadow, name, ..rule.placed(on, precedence.unwrap_or(Precedence::DEFAULT))? })
+        let rule = rule.placed(on, precedence.unwrap_or(Precedence::DEFAULT))?.ending(until)?;
+        Ok(Self { shadow, name, ..rule })
     }
 }
 
@@ -210,13 +225,16 @@ pub struct Statement<'a>(&'a Rule);
 
 impl fmt::Display for Statement<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Rule { action, from, to, traffic, on, precedence, shadow, name: _, policy: _, source: _ } = self.0;
+        let Rule { action, from, to, traffic, on, precedence, shadow, until, name: _, policy: _, source: _ } = self.0;
         write!(f, "{}{} {from} -> {to} {traffic}", if *shadow { "shadow " } else { "" }, action.name())?;
         if let Some(direction) = on {
             write!(f, " on {}", direction.name())?;
         }
         if *precedence != Precedence::DEFAULT {
             write!(f, " precedence {}", precedence.0)?;
+        }
+        if let Some(until) = until {
+            write!(f, " until {until}")?;
         }
         Ok(())
     }
@@ -271,6 +289,7 @@ mod tests {
             "pass shop -> blog any precedence 16777216",
             "allow 10.0.0.0/8 -> shop any on ingress",
             "shadow deny shop -> blog tcp/22 as try",
+            "allow shop -> blog tcp/22 on egress precedence 7 until 2026-11-21T22:00:00Z as glass",
         ] {
             check(text, text);
         }
@@ -303,6 +322,9 @@ mod tests {
         check("allow a -> b precedence 01", "is no precedence");
         check("allow a -> b precedence -0", "is no precedence");
         check("pass a -> b", "pass needs a precedence of 16777216 or more, or below 0");
+        check("deny a -> b until 2026-11-21T22:00:00Z", "only allow can end");
+        check("allow a -> b until 10m", "\"10m\" is no time");
+        check("allow a -> b until", "\"until\" is not understood");
         check("allow a -> b on both", "\"both\" is no direction");
         check("allow a -> 10.0.0.0/8 on ingress", "an address keeps no rules");
         check("allow 10.0.0.0/8 -> a on egress", "an address keeps no rules");
@@ -390,11 +412,13 @@ mod tests {
             shadow in any::<bool>(),
             on in prop::option::of(prop_oneof![Just(Direction::Ingress), Just(Direction::Egress)]),
             precedence in Rank::PRECEDENCE_MIN..=Rank::PRECEDENCE_MAX,
+            until in prop::option::of(0..200_000_000_000_u64),
             name in prop::option::of("[a-z0-9]{1,8}"),
         ) {
             let precedence = Precedence::new(precedence).unwrap();
             let placed = Rule::new(action, from, to, traffic).and_then(|rule| rule.placed(on, precedence));
-            let Ok(mut rule) = placed else { return Ok(()) };
+            let until = until.map(|at| Until::after(std::time::UNIX_EPOCH, std::time::Duration::from_secs(at)));
+            let Ok(mut rule) = placed.and_then(|rule| rule.ending(until)) else { return Ok(()) };
             rule.shadow = shadow;
             rule.name = name.map(|name| name.parse().unwrap());
             prop_assert_eq!(rule.to_string().parse::<Rule>().unwrap(), rule);

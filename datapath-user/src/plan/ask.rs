@@ -69,9 +69,9 @@ pub struct Part {
 const OTHER: u8 = 253;
 
 impl<'a> Asker<'a> {
-    /// Of a cluster, by the tables that it comes to.
+    /// Of a cluster, by the tables that it comes to. Rules that end are left out: what is asked has to hold without them.
     pub fn new(cluster: &'a Cluster) -> Self {
-        let (policy, _) = rules::compile(cluster, &Ids::default());
+        let (policy, _) = rules::compile(cluster, BTreeMap::new(), &Ids::default());
         Self::over(cluster, Arc::new(policy))
     }
 
@@ -125,7 +125,7 @@ impl<'a> Asker<'a> {
                 let lists: Vec<u32> = self.about(out, dst, dst_addr).chain(self.about(into, src, src_addr)).collect();
                 for (protocol, from, to) in self.stretches(&lists, regions, src_addr.is_v4()) {
                     let query = Query { src, dst, src_addr, dst_addr, protocol: protocol.unwrap_or(OTHER), port: from };
-                    let decision = decide(&*self.policy, Epoch(0), &query);
+                    let decision = decide(&self.policy.at(0), Epoch(0), &query);
                     let parted = (parted(&src_addrs, src_addr), parted(&dst_addrs, dst_addr));
                     found(Part { addrs: (src_addr, dst_addr), parted, protocol, ports: from..=to, decision })?;
                 }
@@ -141,8 +141,7 @@ impl<'a> Asker<'a> {
     }
 
     fn set(&self, subject: Identity, direction: Direction) -> Option<RuleSet> {
-        let key = SetKey { app: subject.app, role: subject.role, direction: direction as u8, slot: 0 };
-        self.policy.set(&key)
+        self.policy.at(0).set(&SetKey::new(subject, direction, 0))
     }
 
     /// Where a set's prefixes part the addresses.
@@ -155,8 +154,8 @@ impl<'a> Asker<'a> {
         let of = |set: RuleSet| {
             let key = |app, role| PeerKey { set: set.id, app, role, reserved: 0 };
             let keys = [key(peer.app, peer.role), key(peer.app, RoleId::ANY), key(AppId::ANY, RoleId::ANY)];
-            let prefix = self.policy.prefix_list(&PrefixKey { set: set.id, addr });
-            keys.into_iter().filter_map(|key| self.policy.peer_list(&key)).chain(prefix).collect::<Vec<_>>()
+            let prefix = self.policy.at(0).prefix_list(&PrefixKey { set: set.id, addr });
+            keys.into_iter().filter_map(|key| self.policy.at(0).peer_list(&key)).chain(prefix).collect::<Vec<_>>()
         };
         set.map(of).unwrap_or_default().into_iter()
     }

@@ -23,7 +23,7 @@ impl Digest {
     /// [`Policy::with_tables_of`].
     pub fn of(policy: &Policy) -> Self {
         let mut all = Hasher::default();
-        if let Some(MadeOf { apps, rules }) = &policy.made_of {
+        if let Some(MadeOf { apps, rules, ends: _ }) = &policy.made_of {
             for app in apps.values() {
                 all.app(app);
             }
@@ -84,8 +84,10 @@ fn tables(policy: &Policy) -> u128 {
         set.number(list(*number));
     }
     let mut all = Hasher::default();
-    for (SetKey { app, role, direction, slot }, RuleSet { id, flags }) in sets {
-        all.numbers([app.0, role.0.into(), (*direction).into(), (*slot).into(), *flags]);
+    for (SetKey { app, role, direction, slot, stage }, RuleSet { id, flags, until }) in sets {
+        all.numbers([app.0, role.0.into(), (*direction).into(), (*slot).into(), *stage, *flags]);
+        // When that is each host says by a clock of its own; the rules say it for all.
+        all.number(u32::from(*until != 0));
         all.number(contents.get(id).map_or(0, |set| set.0));
     }
     all.0
@@ -168,7 +170,7 @@ mod tests {
     }
 
     fn digest(rules: &[&str]) -> Digest {
-        Digest::of(&compile(&cluster(rules), &Ids::default()).0)
+        Digest::of(&compile(&cluster(rules), BTreeMap::new(), &Ids::default()).0)
     }
 
     const RULES: [&str; 3] = ["allow shop -> blog tcp/80", "deny shop -> 203.0.113.0/24", "allow shop/web -> blog/db"];
@@ -184,15 +186,16 @@ mod tests {
         for app in Arc::make_mut(&mut other.apps).values_mut() {
             app.defaults.from_apps = crate::model::app::Gate::Open;
         }
-        assert_ne!(Digest::of(&compile(&other, &Ids::default()).0), base);
+        assert_ne!(Digest::of(&compile(&other, BTreeMap::new(), &Ids::default()).0), base);
     }
 
     #[test]
     fn numbers_that_a_host_had_before_do_not_count() {
         // A list and a set that are there already take the numbers that others would start from.
-        let (_, before) = compile(&cluster(&["allow blog -> shop udp", "allow shop -> blog tcp"]), &Ids::default());
+        let (_, before) =
+            compile(&cluster(&["allow blog -> shop udp", "allow shop -> blog tcp"]), BTreeMap::new(), &Ids::default());
         let ids = Ids { policy: Arc::new(before), ..Ids::default() };
-        let (policy, _) = compile(&cluster(&RULES), &ids);
+        let (policy, _) = compile(&cluster(&RULES), BTreeMap::new(), &ids);
         assert_eq!(Digest::of(&policy), digest(&RULES));
         let renumbered = Policy {
             sets: policy.sets.iter().map(|(key, set)| (*key, RuleSet { id: set.id ^ 1 << 31, ..*set })).collect(),

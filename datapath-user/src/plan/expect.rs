@@ -103,7 +103,7 @@ fn one(asker: &Asker<'_>, expected: &Expectation) -> (u64, Option<Fault>) {
 }
 
 fn breach(asker: &Asker<'_>, (from, to): (Spot<'_>, Spot<'_>), part: &Part) -> Breach {
-    let Decision { verdict, rule: _, direction: _ } = part.decision;
+    let Decision { verdict, rule: _, direction: _, until: _ } = part.decision;
     let (src, dst) = (from.party.identity, to.party.identity);
     // The address is said where it matters: another of the same party meets something else, or was not asked about.
     let who = |spot: Spot<'_>, addr: Ip, parted: bool| {

@@ -11,18 +11,32 @@ use weft_common::{
 
 use super::{NodePlan, rules::Policy};
 
-impl Rules for Policy {
+/// What tables say at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct At<'a> {
+    policy: &'a Policy,
+    now: u64,
+}
+
+impl Policy {
+    /// What it says when [`super::facts::Clock`] shows `now`.
+    pub fn at(&self, now: u64) -> At<'_> {
+        At { policy: self, now }
+    }
+}
+
+impl Rules for At<'_> {
     fn set(&self, key: &SetKey) -> Option<RuleSet> {
-        self.sets.get(&SetKey { slot: key.slot & SetKey::SHADOW, ..*key }).copied()
+        self.policy.sets.get(&SetKey { slot: key.slot & SetKey::SHADOW, ..*key }).copied()
     }
 
     fn peer_list(&self, key: &PeerKey) -> Option<u32> {
-        self.peer_lists.get(key).copied()
+        self.policy.peer_lists.get(key).copied()
     }
 
     fn prefix_list(&self, key: &PrefixKey) -> Option<u32> {
         let cut = |len: u32| PrefixKey { set: key.set, addr: cut(key.addr, len.saturating_sub(32)) };
-        longest(&self.prefix_lists, cut).copied()
+        longest(&self.policy.prefix_lists, cut).copied()
     }
 
     fn rule(&self, key: &RuleKey) -> Option<Rule> {
@@ -32,7 +46,11 @@ impl Rules for Policy {
             let mask = u16::MAX.checked_shl(56_u32.saturating_sub(len)).unwrap_or(0);
             RuleKey { list: key.list, protocol, port: (port & mask).to_be_bytes(), reserved: 0 }
         };
-        longest(&self.rules, cut).copied()
+        longest(&self.policy.rules, cut).copied()
+    }
+
+    fn now(&self) -> u64 {
+        self.now
     }
 }
 

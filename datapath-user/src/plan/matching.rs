@@ -3,7 +3,7 @@
 //! Reads the rules as they are written and not the tables, so it can say what [`weft_common::policy::decide`] can not:
 //! who else spoke. That both agree on who won is tested.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, time::SystemTime};
 
 use weft_common::{
     addr::Ip,
@@ -44,13 +44,14 @@ enum Meant {
     Yes,
 }
 
-/// All rules in force that speak of a packet, those that win first.
-pub fn matching<'a>(cluster: &'a Cluster, query: &Query) -> Vec<Speaks<'a>> {
+/// All rules in force `now` that speak of a packet, those that win first.
+pub fn matching<'a>(cluster: &'a Cluster, query: &Query, now: SystemTime) -> Vec<Speaks<'a>> {
     let of = |number: AppId| cluster.apps.values().find(|app| app.number == number);
     let apps = (of(query.src.app), of(query.dst.app));
     let ports = receiver_ports(apps.1, query.dst);
     let mut found = Vec::new();
-    for rule in cluster.rules.iter().filter(|rule| !rule.shadow && covers(&rule.traffic, &ports, query)) {
+    let holds = |rule: &Rule| !rule.shadow && rule.until.is_none_or(|until| until.time() > now);
+    for rule in cluster.rules.iter().filter(|rule| holds(rule) && covers(&rule.traffic, &ports, query)) {
         // As a subject an address is nobody.
         let sides = |direction: Direction| {
             let peer = |of, addr: Ip| (direction != of).then(|| addr.to_std());
@@ -168,7 +169,7 @@ fn meant(selector: &Selector, (who, app): (Identity, Option<&App>), at: Option<s
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{collections::BTreeMap, sync::Arc, time::UNIX_EPOCH};
 
     use proptest::prelude::*;
     use weft_common::{
@@ -187,8 +188,8 @@ mod tests {
     }
 
     fn decided(cluster: &Cluster, query: &Query) -> (Decision, Option<Rule>) {
-        let (policy, _) = compile(cluster, &Ids::default());
-        let decision = decide(&policy, Epoch(0), query);
+        let (policy, _) = compile(cluster, BTreeMap::new(), &Ids::default());
+        let decision = decide(&policy.at(0), Epoch(0), query);
         (decision, policy.names.get(&decision.rule).cloned())
     }
 
@@ -259,7 +260,7 @@ mod tests {
             let cluster = cluster(&rules);
             let query = Query { src, dst, src_addr, dst_addr, protocol: 6, port };
             let (decision, rule) = decided(&cluster, &query);
-            let speaking = matching(&cluster, &query);
+            let speaking = matching(&cluster, &query, UNIX_EPOCH);
             let won = winner(&speaking, decision.direction);
             prop_assert_eq!(rule.as_ref().map(Rule::rank), won.map(|won| won.rule.rank()), "{:?}", cluster.rules);
 

@@ -73,10 +73,11 @@ pub struct NodePlan {
 /// it is an empty plan with the numbers that [`Ids::recover`] found.
 pub fn plan(cluster: &Cluster, host: &HostName, facts: &Facts, before: &NodePlan) -> NodePlan {
     let peer_numbers = before.ids.next_peers(cluster, host);
-    let (policy, policy_ids) = if before.policy.is_of(cluster) {
+    let ends = rules::ends(cluster, facts.clock);
+    let (policy, policy_ids) = if before.policy.is_of(cluster) && before.policy.has_ends(&ends) {
         (Arc::clone(&before.policy), Arc::clone(&before.ids.policy))
     } else {
-        let (policy, ids) = rules::compile(cluster, &before.ids);
+        let (policy, ids) = rules::compile(cluster, ends, &before.ids);
         (Arc::new(policy), Arc::new(ids))
     };
     let ids = Ids { peers: peer_numbers, policy: policy_ids };

@@ -11,13 +11,17 @@ use std::{
 use weft_common::{
     addr::Ip,
     id::{AppId, Epoch, Identity, RoleId},
-    policy::{BY_DEFAULT, Decision, Direction, Query, decide, shadow},
+    policy::{BY_DEFAULT, Decision, Direction, Query, decide, earlier, shadow},
     verdict::DropReason,
 };
 
 mod meaning;
 
-use super::{NodePlan, facts::Facts, plan};
+use super::{
+    NodePlan,
+    facts::{Clock, Facts},
+    plan,
+};
 use crate::model::{
     app::{Defaults, Gate},
     cluster::Cluster,
@@ -114,6 +118,8 @@ struct Statement {
     on: Option<Direction>,
     precedence: i32,
     shadow: bool,
+    /// In seconds; it ends at their end.
+    until: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -138,6 +144,8 @@ struct Packet {
     dst_addr: IpAddr,
     protocol: u8,
     port: u16,
+    /// In nanoseconds.
+    time: u64,
 }
 
 struct World {
@@ -206,7 +214,9 @@ impl World {
             _ => None,
         };
         let action = random.below(4).max(usize::from(!passes));
-        Statement { action, from, to, what: what(random), on, precedence, shadow: random.chance(15) }
+        // Of those that can end many do, and some have.
+        let until = (action == 1 && random.chance(40)).then(|| *random.one(&ENDS));
+        Statement { action, from, to, what: what(random), on, precedence, shadow: random.chance(15), until }
     }
 
     fn who(&self, random: &mut Random) -> Who {
@@ -249,11 +259,12 @@ impl World {
         let protocol = *random.one(&[6, 6, 17, 132, 1, 58, 47]);
         let port = *random
             .one(&[0, 1, 22, 79, 80, 81, 443, 1023, 1024, 8000, 8050, 65535, 0x0800, 0x0801, 0x0300, 0x8000, 0x8100]);
-        Packet { src, dst, src_addr, dst_addr, protocol, port }
+        let time = random.one(&ENDS) * SECOND - u64::from(random.chance(50));
+        Packet { src, dst, src_addr, dst_addr, protocol, port, time: time.max(NOW) }
     }
 
     fn text(rule: &Statement) -> String {
-        let Statement { action, from, to, what, on, precedence, shadow } = rule;
+        let Statement { action, from, to, what, on, precedence, shadow, until } = rule;
         let who = |who: &Who| match who {
             Who::App(app) => format!("a{app}"),
             Who::Role(app, role) => format!("a{app}/r{role}"),
@@ -297,8 +308,10 @@ impl World {
             Some(Direction::Ingress) => " on ingress",
             Some(Direction::Egress) => " on egress",
         };
+        let until =
+            until.map_or_else(String::new, |end| format!(" until 2026-01-31T09:{:02}:{:02}Z", end / 60, end % 60));
         let shadow = if *shadow { "shadow " } else { "" };
-        format!("{shadow}{} {} -> {} {what}{on} precedence {precedence}", ACTIONS[*action], who(from), who(to))
+        format!("{shadow}{} {} -> {} {what}{on} precedence {precedence}{until}", ACTIONS[*action], who(from), who(to))
     }
 
     fn cluster(&self) -> Cluster {
@@ -322,6 +335,14 @@ impl World {
         Cluster { apps: Arc::new(apps.collect()), rules: Arc::new(rules.collect()), ..Cluster::default() }
     }
 }
+
+const SECOND: u64 = 1_000_000_000;
+/// When the host had been up for no time: 2026-01-31T09:00:00Z.
+const BOOT: u64 = 1_769_850_000 * SECOND;
+/// When the plans are made, after the boot.
+const NOW: u64 = 100 * SECOND;
+/// When rules end, in seconds after the boot.
+const ENDS: [u64; 5] = [90, 100, 101, 160, 1000];
 
 const KEYS: [&str; 3] = ["tier", "env", "example.org/team"];
 const VALUES: [&str; 3] = ["a", "b", ""];
@@ -439,25 +460,26 @@ fn ask(plan: &NodePlan, cluster: &Cluster, packet: &Packet) -> (Decision, u32) {
         protocol: packet.protocol,
         port: packet.port,
     };
-    let policy = plan.policy.as_ref();
-    let decision = decide(policy, Epoch(0), &query);
-    let tried =
-        if plan.config.shadow != 0 { shadow(policy, Epoch(0), &query, u64::from(decision.verdict.is_ok())) } else { 0 };
-    (decision, tried)
+    let policy = plan.policy.at(packet.time);
+    let decision = decide(&policy, Epoch(0), &query);
+    let passes = u64::from(decision.verdict.is_ok());
+    let (tried, until) = if plan.config.shadow != 0 { shadow(&policy, Epoch(0), &query, passes) } else { (0, 0) };
+    (Decision { until: earlier(decision.until, until), ..decision }, tried)
 }
 
 #[test]
 fn compiled_tables_say_what_the_rules_say() {
     const WORLDS: u64 = 1_000;
     const QUESTIONS: usize = 1_000;
-    let (mut seen, mut tries) = ([0_usize; 4], 0);
+    let facts = Facts { clock: Clock { zero: BOOT, now: NOW }, ..Facts::default() };
+    let (mut seen, mut tries, mut ended) = ([0_usize; 4], 0, 0);
     // One plan follows the other, so numbers that are kept are part of what is proven.
     let mut before = NodePlan::default();
     for seed in 0..WORLDS {
         let mut random = Random(seed);
         let world = World::random(&mut random);
         let cluster = world.cluster();
-        let plan = plan(&cluster, &"h1".parse().unwrap(), &Facts::default(), &before);
+        let plan = plan(&cluster, &"h1".parse().unwrap(), &facts, &before);
         let number = |rule: &crate::model::rule::Rule| {
             plan.policy.names.iter().find(|(_, named)| named.says_same(rule)).map(|(number, _)| *number).unwrap()
         };
@@ -465,20 +487,32 @@ fn compiled_tables_say_what_the_rules_say() {
         for _ in 0..QUESTIONS {
             let packet = world.packet(&mut random);
             let (found, found_tried) = ask(&plan, &cluster, &packet);
-            let (verdict, rule, direction) = world.answer(&packet, Counting::InForce);
-            let (tried_verdict, tried_rule, _) = world.answer(&packet, Counting::Tried);
             let number = |rule: Option<usize>| rule.map_or(0, |at| numbers[at]);
-            let tried = match (verdict.is_ok() == tried_verdict.is_ok(), tried_rule) {
-                (true, _) => 0,
-                (false, None) => BY_DEFAULT,
-                (false, rule) => number(rule),
+            let says = |packet: &Packet| {
+                let (verdict, rule, direction) = world.answer(packet, Counting::InForce);
+                let (tried_verdict, tried_rule, _) = world.answer(packet, Counting::Tried);
+                let tried = match (verdict.is_ok() == tried_verdict.is_ok(), tried_rule) {
+                    (true, _) => 0,
+                    (false, None) => BY_DEFAULT,
+                    (false, rule) => number(rule),
+                };
+                (verdict, number(rule), direction, tried)
             };
             let about = || {
                 let rules: Vec<_> = world.rules.iter().map(World::text).collect();
                 format!("seed {seed}, {packet:?}, apps {:?}, rules {rules:#?}", world.apps)
             };
+            let until = found.until;
             let found = (found.verdict, found.rule, found.direction, found_tried);
-            assert_eq!(found, (verdict, number(rule), direction, tried), "{}", about());
+            let (verdict, .., tried) = says(&packet);
+            assert_eq!(found, says(&packet), "{}", about());
+            // It holds for as long as it says: until just before, and where no end is said for ever.
+            if until != 0 || random.chance(10) {
+                let last = until.wrapping_sub(1);
+                assert!(last >= packet.time, "{}", about());
+                assert_eq!(found, says(&Packet { time: last, ..packet }), "until {last}: {}", about());
+            }
+            ended += usize::from(until != 0 && found != says(&Packet { time: until, ..packet }));
             tries += usize::from(tried != 0);
             let kind = match verdict {
                 Ok(()) => 0,
@@ -492,4 +526,5 @@ fn compiled_tables_say_what_the_rules_say() {
     }
     assert!(seen.iter().all(|count| *count > 30_000), "the questions are one-sided: {seen:?}");
     assert!(tries > 20_000, "{tries}");
+    assert!(ended > 5_000, "few answers end: {ended}");
 }

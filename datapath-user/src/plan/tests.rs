@@ -29,7 +29,7 @@ fn underlay(addr: &str, path_mtu: u32) -> Underlay {
 fn facts(cluster: &Cluster) -> Facts {
     let links = cluster.endpoints.values().zip(100..).map(|(endpoint, link)| (endpoint.link.clone(), link));
     let underlay = ["h2", "h3"].map(|name| (name.parse().unwrap(), underlay(&format!("192.0.2.{}", &name[1..]), 1500)));
-    Facts { gateway: Some(9), links: links.collect(), underlay: underlay.into() }
+    Facts { gateway: Some(9), links: links.collect(), underlay: underlay.into(), ..Facts::default() }
 }
 
 fn first(cluster: &Cluster) -> NodePlan {
@@ -260,7 +260,7 @@ fn every_subject_has_a_set_for_both_directions() {
     let plan = first(&cluster);
     let has = |identity: Identity| {
         [Direction::Egress, Direction::Ingress].iter().all(|direction| {
-            let key = SetKey { app: identity.app, role: identity.role, direction: *direction as u8, slot: 0 };
+            let key = SetKey::new(identity, *direction, 0);
             plan.policy.sets.contains_key(&key)
         })
     };
@@ -460,4 +460,78 @@ fn many_rules_compile_fast() {
 fn time_on_cpu() -> std::time::Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     std::time::Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
+}
+
+/// Tables of h1 `now` seconds after the boot, which was 1970-01-01T00:00:00Z.
+fn plan_at(rules: &[&str], now: u64, before: &NodePlan) -> NodePlan {
+    let mut cluster = example::cluster();
+    cluster.rules = Arc::new(rules.iter().map(|rule| rule.parse().unwrap()).collect());
+    let clock = facts::Clock { zero: 0, now: now * 1_000_000_000 };
+    plan(&cluster, &h1(), &Facts { clock, ..facts(&cluster) }, before)
+}
+
+#[test]
+fn a_rule_that_ends_is_in_a_stage_of_its_own_until_it_has() {
+    let rules = [
+        "allow shop -> blog tcp/1 until 1970-01-01T00:00:20Z",
+        "allow shop -> blog tcp/2 until 1970-01-01T00:00:10Z",
+        "allow shop -> blog tcp/3",
+    ];
+    let first = plan_at(&rules, 5, &NodePlan::default());
+    let stages = |plan: &NodePlan, app: &str, direction: Direction| {
+        let app = example::cluster().apps[&app.parse().unwrap()].number;
+        let of_none = |key: &SetKey| key.app == app && key.role == RoleId::NONE && key.direction == direction as u8;
+        let sets = plan.policy.sets.iter().filter(|(key, _)| of_none(key));
+        sets.map(|(key, set)| (key.stage, set.until / 1_000_000_000)).collect::<Vec<_>>()
+    };
+    assert_eq!(stages(&first, "shop", Direction::Egress), [(0, 10), (1, 20), (2, 0)]);
+    assert_eq!(stages(&first, "blog", Direction::Ingress), [(0, 10), (1, 20), (2, 0)]);
+    assert_eq!(stages(&first, "shop", Direction::Ingress), [(0, 0)]);
+    assert_eq!(first.policy.next_end(5_000_000_000), Some(10_000_000_000));
+
+    // As time passes nothing changes, until there is an end.
+    let same = plan_at(&rules, 9, &first);
+    assert_eq!(same, first);
+    let next = plan_at(&rules, 10, &same);
+    assert_eq!(stages(&next, "shop", Direction::Egress), [(0, 20), (1, 0)]);
+    assert_eq!(next.policy.names.len(), 3, "a rule that is over is still known");
+    let last = plan_at(&rules, 30, &next);
+    assert_eq!((stages(&last, "shop", Direction::Egress), last.policy.next_end(0)), (vec![(0, 0)], None));
+    // What is left is what there would be if the others had never been.
+    let alone = plan_at(&rules[2..], 30, &NodePlan::default());
+    let shape = |plan: &NodePlan| (plan.policy.peer_lists.len(), plan.policy.rules.len(), plan.policy.sets.len());
+    assert_eq!(shape(&last), shape(&alone));
+}
+
+#[test]
+fn what_finds_no_stage_ends_too_early_and_not_too_late() {
+    let rules: Vec<String> =
+        (0..20).map(|at| format!("allow shop -> blog tcp/{} until 1970-01-01T00:01:{at:02}Z", at + 1)).collect();
+    let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
+    let allowed = |plan: &NodePlan, second: u64| {
+        let cluster = example::cluster();
+        let of = |name: &str| Identity::new(cluster.apps[&name.parse().unwrap()].number, RoleId::NONE);
+        let passes = |port: &u16| {
+            let query = weft_common::policy::Query {
+                src: of("shop"),
+                dst: of("blog"),
+                src_addr: Ip::NONE,
+                dst_addr: Ip::NONE,
+                protocol: 6,
+                port: *port,
+            };
+            let now = second * 1_000_000_000;
+            weft_common::policy::decide(&plan.policy.at(now), Epoch(0), &query).verdict.is_ok()
+        };
+        (1..=20).filter(passes).collect::<Vec<u16>>()
+    };
+    let first = plan_at(&rules, 5, &NodePlan::default());
+    assert_eq!(allowed(&first, 59), (1..=20).collect::<Vec<_>>());
+    assert_eq!(allowed(&first, 73), (15..=20).collect::<Vec<_>>());
+    assert!(allowed(&first, 74).is_empty(), "these have no stage of their own");
+    // A daemon makes another plan at each end, and sees to it.
+    let next = plan_at(&rules, 60, &first);
+    assert_eq!((allowed(&next, 74), allowed(&next, 75)), ((16..=20).collect(), Vec::new()));
+    let last = plan_at(&rules, 74, &next);
+    assert_eq!((allowed(&last, 78), allowed(&last, 79)), (vec![20], Vec::new()));
 }

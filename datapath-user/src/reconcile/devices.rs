@@ -27,7 +27,7 @@ use crate::model::{
     prefix::Prefix,
 };
 use crate::plan::{
-    facts::{Facts, Underlay},
+    facts::{Clock, Facts, Underlay},
     links::{Gateway, Veth},
 };
 
@@ -108,6 +108,7 @@ impl Devices {
             gateway: self.present.get(link::GATEWAY).map(|link| link.index),
             links: ours.filter_map(|link| Some((link.name.parse().ok()?, link.index))).collect(),
             underlay: BTreeMap::new(),
+            clock: Clock::default(),
         }
     }
 

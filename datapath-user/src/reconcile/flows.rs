@@ -1,4 +1,4 @@
-//! Ends the flows that a change of policy no longer allows, also those on which nothing is being sent.
+//! Ends the flows that a change of policy, or the end of a rule, no longer allows, also those on which nothing is being sent.
 //!
 //! A program decides a flow anew with its next packet. For a flow that is silent the daemon does the same by the
 //! same function, and tells both ends by a reset, each from the host that has it.
@@ -39,7 +39,8 @@ pub(super) fn fate<R: Rules>(rules: &R, epoch: Epoch, key: &FlowKey, flow: &Flow
         return Fate::Expired;
     }
     // An entry that is on its way out was revoked before.
-    if flow.epoch == epoch || flow.state == State::Closing as u8 {
+    let is_current = flow.epoch == epoch && !flow.is_over(|| rules.now());
+    if is_current || flow.state == State::Closing as u8 {
         return Fate::Stays;
     }
     if decide(rules, epoch, &query(key, flow)).verdict.is_ok() {

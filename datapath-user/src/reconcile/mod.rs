@@ -27,6 +27,7 @@ use weft_common::table;
 
 use crate::kernel::{
     attach::{Attacher, Change, Order, Place},
+    config,
     inject::Injector,
     link::{self, Link, LinkKind},
     load::{Loaded, Object, Program},
@@ -41,7 +42,13 @@ use crate::model::{
     endpoint::{EndpointKey, Netns},
     name::HostName,
 };
-use crate::plan::{NodePlan, facts::Facts, ids::Ids, links::Links, plan};
+use crate::plan::{
+    NodePlan,
+    facts::{Clock, Facts},
+    ids::Ids,
+    links::Links,
+    plan,
+};
 use crate::status::{Board, EndpointState, Status};
 
 use accounts::Accounts;
@@ -82,6 +89,8 @@ pub struct Reconciler {
     whole_at: Instant,
     /// When flows are looked at again, though nothing has changed: for those that have expired.
     sweep_at: Instant,
+    /// [`Clock::zero`] of the last pass.
+    clock_zero: u64,
     status: Status,
     told: Told,
 }
@@ -157,6 +166,7 @@ impl Reconciler {
             everything_at: Instant::now(),
             whole_at: Instant::now(),
             sweep_at: Instant::now() + SWEEP,
+            clock_zero: 0,
             status: Status::default(),
             told,
         })
@@ -241,7 +251,7 @@ impl Reconciler {
         if pass.looks_at_devices {
             self.devices.look().await?;
         }
-        let facts = self.devices.facts(cluster, &self.host).await?;
+        let facts = Facts { clock: self.clock(), ..self.devices.facts(cluster, &self.host).await? };
         let mut next = plan(cluster, &self.host, &facts, &self.running);
         self.status.without_room.clear();
         if let Err(too_large) = next.admit(&self.running) {
@@ -250,7 +260,7 @@ impl Reconciler {
             return Err(too_large).context("the tables stay as they are");
         }
         if self.make_devices(&next, cluster.settings.port, pass).await {
-            let facts = Facts { underlay: facts.underlay, ..self.devices.numbers() };
+            let facts = Facts { underlay: facts.underlay, clock: facts.clock, ..self.devices.numbers() };
             next = plan(cluster, &self.host, &facts, &self.running);
         }
         // What is gone is cut off before its entries go.
@@ -304,6 +314,23 @@ impl Reconciler {
         }
         self.open_veths(pass, is_drift).await;
         Ok(applied.changed)
+    }
+
+    /// What time it is.
+    fn clock(&mut self) -> Clock {
+        let utc = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let clock = Clock::read(self.clock_zero, utc, config::since_boot());
+        self.clock_zero = clock.zero;
+        clock
+    }
+
+    /// Waits until a rule ends. A pass is due then: those whose flows only it allowed are to be told.
+    pub async fn next_end(&self) {
+        let now = config::since_boot();
+        match self.running.policy.next_end(now) {
+            Some(end) => tokio::time::sleep(Duration::from_nanos(end - now)).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Makes the devices that are missing, all of them off. Says whether a number may be known now that was not.
@@ -461,9 +488,10 @@ impl Reconciler {
             Ok(entries) => entries,
             Err(error) => return pass.failures.push(error.to_string()),
         };
-        let (epoch, now) = (self.tables.epoch(), crate::kernel::config::now());
+        let (epoch, now) = (self.tables.epoch(), config::now());
+        let rules = self.running.policy.at(config::since_boot());
         for (key, flow) in entries {
-            match flows::fate(&*self.running.policy, epoch, &key, &flow, now) {
+            match flows::fate(&rules, epoch, &key, &flow, now) {
                 Fate::Stays => {}
                 Fate::Expired => pass.failures.extend(self.flows.delete(&key).err().map(|error| error.to_string())),
                 Fate::Revoked(resets) => {

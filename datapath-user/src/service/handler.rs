@@ -1,6 +1,6 @@
 //! The use cases as the API asks for them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use tokio::sync::{broadcast::error::RecvError, mpsc, oneshot};
 
@@ -123,6 +123,9 @@ impl Handler for Service {
     }
 
     async fn add_rule(&self, request: AddRule) -> Result<RuleChange, Refusal> {
+        if let Some(until) = request.rule.until.filter(|until| until.time() <= SystemTime::now()) {
+            return Err(Refusal::invalid(format!("the rule would have ended already, at {until}")));
+        }
         let was_there = self.snapshot().cluster.rules.iter().any(|old| old.says_same(&request.rule));
         let revision = self.change(Change::AddRule(request.rule.clone())).await?;
         let in_force = self.reached(revision).await;
@@ -143,12 +146,12 @@ impl Handler for Service {
                 let rule = plan.policy.names.get(&id).cloned();
                 let rule =
                     rule.ok_or_else(|| Refusal::not_found(format!("there is no rule {id}: see weft policy ls")))?;
-                (Some(rule.clone()), RuleRef::Saying(rule))
+                (Some(rule.clone()), RuleRef::Saying(Box::new(rule)))
             }
             WhichRule::Name(name) => {
                 (rules.iter().find(|rule| rule.name.as_ref() == Some(&name)).cloned(), RuleRef::Named(name))
             }
-            WhichRule::Says(rule) => ((Some(*rule.clone())), RuleRef::Saying(*rule)),
+            WhichRule::Says(rule) => (Some(*rule.clone()), RuleRef::Saying(rule)),
         };
         let revision = self.change(Change::RemoveRule(which)).await?;
         let in_force = self.reached(revision).await;
@@ -160,7 +163,7 @@ impl Handler for Service {
         let (what, change) = match (request.rule, request.policy) {
             (Some(which), None) => {
                 let rule = self.which(which)?;
-                (format!("rule {rule}"), Change::Promote(Promoted::Rule(RuleRef::Saying(rule))))
+                (format!("rule {rule}"), Change::Promote(Promoted::Rule(RuleRef::Saying(Box::new(rule)))))
             }
             (None, Some(name)) => (format!("policy {name}"), Change::Promote(Promoted::Policy(name))),
             (Some(_), Some(_)) | (None, None) => return Err(Refusal::invalid("name a rule or a policy")),

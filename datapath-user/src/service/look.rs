@@ -74,7 +74,7 @@ impl Service {
                 received: volume(to),
                 age_ms: now.saturating_sub(flow.created) / 1_000_000,
                 idle_ms: now.saturating_sub(flow.seen) / 1_000_000,
-                stale: flow.epoch.0 != epoch,
+                stale: flow.epoch.0 != epoch || flow.is_over(config::since_boot),
             }
         });
         Ok(FlowList { flows: shown.collect(), total: wanted.len() as u64 })

@@ -3,7 +3,7 @@
 //! What the programs refuse beside policy is said too, in their order: an answer that ends at the rules would promise
 //! what does not happen. [`super::live`] asks the program itself.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
 use weft_common::{
     addr::Ip,
@@ -22,6 +22,7 @@ use crate::front::api::{
     },
     refusal::Refusal,
 };
+use crate::kernel::config;
 use crate::model::{
     app::App,
     cluster::Cluster,
@@ -143,7 +144,7 @@ impl Service {
             Ok(()) => names.default_of(Direction::Ingress, query.src, query.dst),
             Err(_) => names.default_of(direction, query.src, query.dst),
         };
-        let speaking = matching::matching(&snapshot.cluster, query);
+        let speaking = matching::matching(&snapshot.cluster, query, SystemTime::now());
         let (also, more) = others(&names, &speaking, *found);
         let change = |action| would(&names, &speaking, action, (from, to, request.what));
         let (would_allow, would_deny) = (change(Action::Allow), change(Action::Deny));
@@ -244,9 +245,10 @@ fn find(plan: &NodePlan, from: &End, to: &End, query: &Query) -> Found {
         }
         HopKind::Local | HopKind::Peer | HopKind::Host | HopKind::Nowhere => {}
     }
-    let weft_common::policy::Decision { verdict, rule, direction } = decide(&*plan.policy, Epoch(0), query);
+    let policy = plan.policy.at(config::since_boot());
+    let weft_common::policy::Decision { verdict, rule, direction, until: _ } = decide(&policy, Epoch(0), query);
     let is_tried = plan.config.shadow != 0;
-    let tried = if is_tried { shadow(&*plan.policy, Epoch(0), query, u64::from(verdict.is_ok())) } else { 0 };
+    let tried = if is_tried { shadow(&policy, Epoch(0), query, u64::from(verdict.is_ok())).0 } else { 0 };
     if verdict.is_ok() && to.route.hop.kind() == HopKind::Peer && !plan.peers.contains_key(&to.route.hop.index) {
         return refused(DropReason::PeerUnreachable);
     }

@@ -71,15 +71,16 @@ impl Names<'_> {
     }
 
     pub(super) fn set_key(&self, key: &SetKey) -> String {
-        let SetKey { app, role, direction, slot } = *key;
+        let SetKey { app, role, direction, slot, stage } = *key;
         let direction = if direction == Direction::Egress as u8 { "egress" } else { "ingress" };
         let tried = if slot & SetKey::SHADOW != 0 { ", with what is tried" } else { "" };
+        let stage = if stage == 0 { String::new() } else { format!(", stage {stage}") };
         let slot = slot & !SetKey::SHADOW;
-        format!("{direction} of {} (slot {slot}{tried})", self.who(Identity::new(app, role)))
+        format!("{direction} of {} (slot {slot}{stage}{tried})", self.who(Identity::new(app, role)))
     }
 
     pub(super) fn set(&self, value: &RuleSet) -> String {
-        let RuleSet { id, flags } = *value;
+        let RuleSet { id, flags, until } = *value;
         let named = |names: &[(u32, &'static str)]| {
             let there = names.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name);
             there.collect::<Vec<_>>()
@@ -94,7 +95,8 @@ impl Names<'_> {
         let has =
             [(RuleSet::HAS_RULES, "rules"), (RuleSet::HAS_PREFIXES, "prefixes"), (RuleSet::FRAMES_INSIDE, "frames")];
         let has = [vec![format!("set #{id}, {open} by default")], named(&has).into_iter().map(str::to_owned).collect()];
-        has.concat().join(", ")
+        let end = (until != 0).then(|| format!("until {}s after the boot", until / 1_000_000_000));
+        has.concat().into_iter().chain(end).collect::<Vec<_>>().join(", ")
     }
 
     pub(super) fn peer_key(&self, key: &PeerKey) -> String {
@@ -298,7 +300,7 @@ mod tests {
         let any = PeerKey { set: 7, app: AppId::ANY, role: RoleId::ANY, reserved: 0 };
         assert_eq!(names.peer_key(&any), "set #7 about any app");
         assert_eq!(names.rule_value(&Rule::default()), "the default");
-        let open = RuleSet { id: 7, flags: RuleSet::OPEN_INSIDE | RuleSet::OPEN_HOST | RuleSet::HAS_RULES };
+        let open = RuleSet { id: 7, flags: RuleSet::OPEN_INSIDE | RuleSet::OPEN_HOST | RuleSet::HAS_RULES, until: 0 };
         assert_eq!(names.set(&open), "set #7, open to own app+hosts by default, rules");
     }
 }

@@ -75,7 +75,7 @@ pub enum RuleRef {
     /// The one of this name.
     Named(RuleName),
     /// The one that says the same.
-    Saying(Rule),
+    Saying(Box<Rule>),
 }
 
 /// What `change` makes of `cluster` on host `me` in the revision after `now`. Equal if it changes nothing.

@@ -151,9 +151,9 @@ conformance! {
     async fn a_rule_goes_by_its_name_and_by_what_it_says(lab: Lab) {
         lab.change(Change::AddRule(rule("allow host -> blog as probe"))).await.unwrap();
         lab.change(Change::RemoveRule(RuleRef::Named("probe".parse().unwrap()))).await.unwrap();
-        lab.change(Change::RemoveRule(RuleRef::Saying(rule("deny shop -> 203.0.113.0/24")))).await.unwrap();
+        lab.change(Change::RemoveRule(RuleRef::Saying(rule("deny shop -> 203.0.113.0/24").into()))).await.unwrap();
         assert_eq!(lab.rules(), ["allow shop/web -> blog/db tcp/5432"]);
-        let gone = lab.change(Change::RemoveRule(RuleRef::Saying(rule("deny shop -> 203.0.113.0/24")))).await.unwrap_err();
+        let gone = lab.change(Change::RemoveRule(RuleRef::Saying(rule("deny shop -> 203.0.113.0/24").into()))).await.unwrap_err();
         assert_eq!(gone, ChangeError::NotFound("there is no rule `deny shop -> 203.0.113.0/24 any`".to_owned()));
         let gone = lab.change(Change::RemoveRule(RuleRef::Named("probe".parse().unwrap()))).await.unwrap_err();
         assert_eq!(gone.to_string(), "there is no rule with the name probe");
@@ -213,8 +213,8 @@ conformance! {
         // A loose rule stays in front, and may say the same.
         lab.change(Change::AddRule(rule("allow blog -> shop"))).await.unwrap();
         assert_eq!(lab.cluster().rules[2].policy, None);
-        lab.change(Change::RemoveRule(RuleRef::Saying(rule("allow blog -> shop")))).await.unwrap();
-        let error = lab.change(Change::RemoveRule(RuleRef::Saying(rule("allow blog -> shop")))).await.unwrap_err();
+        lab.change(Change::RemoveRule(RuleRef::Saying(rule("allow blog -> shop").into()))).await.unwrap();
+        let error = lab.change(Change::RemoveRule(RuleRef::Saying(rule("allow blog -> shop").into()))).await.unwrap_err();
         assert!(matches!(&error, ChangeError::InUse(why) if why.contains("of policy a/x")), "{error}");
         // Half of a change is none of it.
         let before = lab.cluster();

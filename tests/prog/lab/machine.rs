@@ -192,6 +192,17 @@ impl Machine {
         }
     }
 
+    /// Puts the time into the past at which sets and flows end.
+    pub(crate) fn end_comes(&mut self) {
+        let Tables { sets, flows, .. } = self.tables();
+        for (key, set) in all(sets).into_iter().filter(|(_, set)| set.until != 0) {
+            sets.insert(key, RuleSet { until: 1, ..set }, 0).expect("write a set");
+        }
+        for (key, flow) in all(flows).into_iter().filter(|(_, flow)| flow.until != 0) {
+            flows.insert(key, Flow { until: 1, ..flow }, 0).expect("write a flow");
+        }
+    }
+
     /// What the programs have told since the last time.
     pub(crate) fn events(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
@@ -345,9 +356,9 @@ impl Tables {
         reasons.into_iter().map(|reason| (reason, count(reason))).collect()
     }
 
-    /// The rule that allowed a flow, if there is an entry for it.
-    pub(crate) fn flow_rule(&self, key: &FlowKey) -> Option<u32> {
-        self.flows.get(key, 0).ok().map(|flow| flow.rule)
+    /// The entry of a flow, if there is one.
+    pub(crate) fn flow(&self, key: &FlowKey) -> Option<Flow> {
+        self.flows.get(key, 0).ok()
     }
 
     /// Takes an address off the map. Nothing happens if it was not on it.

@@ -20,7 +20,12 @@ struct Written {
     to: Who,
     traffic: Traffic,
     precedence: i32,
+    /// Whether it ends, when the story says so.
+    ends: bool,
 }
+
+/// When all ends that does, by the clock that counts from the boot: not in any story's time.
+pub(crate) const END: u64 = u64::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Who {
@@ -65,17 +70,33 @@ impl Rules {
         let apps = APPS.iter().flat_map(|app| roles.map(|role| Identity::new(*app, role)));
         for subject in apps.chain([Identity::HOST, Identity::OUTSIDE]) {
             for direction in [Direction::Ingress, Direction::Egress] {
-                self.compile_set(&mut tables, epoch, (subject, direction));
+                let concerns = |rule: &Written| {
+                    let own = if direction == Direction::Ingress { rule.to } else { rule.from };
+                    own.matches(subject, rule.action)
+                };
+                if self.0.iter().any(|rule| rule.ends && concerns(rule)) {
+                    self.compile_set(&mut tables, epoch, (subject, direction), (0, END));
+                    self.compile_set(&mut tables, epoch, (subject, direction), (1, 0));
+                } else {
+                    self.compile_set(&mut tables, epoch, (subject, direction), (0, 0));
+                }
             }
         }
         tables
     }
 
-    fn compile_set(&self, tables: &mut Compiled, epoch: Epoch, (subject, direction): (Identity, Direction)) {
+    /// One stage, and until when it holds. In the second what ends has ended.
+    fn compile_set(
+        &self,
+        tables: &mut Compiled,
+        epoch: Epoch,
+        (subject, direction): (Identity, Direction),
+        (stage, until): (u32, u64),
+    ) {
         let number = u32::try_from(tables.sets.len() + 1).expect("few sets") + epoch.0 * 1000;
         let mut lists: BTreeMap<Who, Vec<(Traffic, Rule)>> = BTreeMap::new();
         let is_closed = subject.app.is_application() && direction == Direction::Ingress;
-        for (rule, id) in self.0.iter().zip(1..) {
+        for (rule, id) in self.0.iter().zip(1..).filter(|(rule, _)| stage == 0 || !rule.ends) {
             let (own, peer) = match direction {
                 Direction::Ingress => (rule.to, rule.from),
                 Direction::Egress => (rule.from, rule.to),
@@ -94,8 +115,8 @@ impl Rules {
             | has(lists.keys().any(is_prefix), RuleSet::HAS_PREFIXES)
             | has(self.is_open_inside(subject.app), RuleSet::FRAMES_INSIDE)
             | if is_closed { RuleSet::OPEN_INSIDE | RuleSet::OPEN_HOST } else { RuleSet::OPEN };
-        let key = SetKey { app: subject.app, role: subject.role, direction: direction as u8, slot: epoch.slot() };
-        tables.sets.push((key, RuleSet { id: number, flags }));
+        let key = SetKey { stage, ..SetKey::new(subject, direction, epoch.slot()) };
+        tables.sets.push((key, RuleSet { id: number, flags, until }));
         for (place, (peer, rules)) in (0..).zip(&lists) {
             let list = number * 100 + place;
             let peer_key = |app, role| PeerKey { set: number, app, role, reserved: 0 };
@@ -185,9 +206,11 @@ fn read(line: &str) -> Option<Written> {
         return None;
     }
     let to = who(words.next()?)?;
-    let mut written = Written { action, from, to, traffic: Traffic::ANY, precedence: 10 };
+    let mut written = Written { action, from, to, traffic: Traffic::ANY, precedence: 10, ends: false };
     while let Some(word) = words.next() {
-        if word == "precedence" {
+        if word == "ends" {
+            written.ends = true;
+        } else if word == "precedence" {
             written.precedence = words.next()?.parse().ok()?;
         } else {
             written.traffic = traffic(word)?;

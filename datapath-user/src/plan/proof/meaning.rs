@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use weft_common::{policy::Direction, verdict::DropReason};
 
-use super::{Demand, Net, Packet, Party, Role, Statement, Tags, Tier, What, Who, World};
+use super::{Demand, Net, Packet, Party, Role, SECOND, Statement, Tags, Tier, What, Who, World};
 use crate::model::app::Gate;
 
 const PASS_MERIT: i64 = 0;
@@ -79,7 +79,9 @@ impl World {
     ) -> Option<([i64; 7], usize)> {
         let mut best: Option<([i64; 7], usize)> = None;
         for (at, rule) in self.rules.iter().enumerate() {
-            if rule.precedence > highest
+            let has_ended = rule.until.is_some_and(|end| end * SECOND <= packet.time);
+            if has_ended
+                || rule.precedence > highest
                 || (rule.shadow && counting == Counting::InForce)
                 || rule.on.is_some_and(|on| on != direction)
             {

@@ -18,7 +18,7 @@ use crate::model::{
     traffic::{NamedPorts, Region},
 };
 
-use super::width;
+use super::{Ends, width};
 
 /// An app and a role of it, as [`weft_common::policy::PeerKey`] has them: both may be any.
 pub(super) type Class = (AppId, RoleId);
@@ -45,6 +45,8 @@ pub(super) struct Prepared<'a> {
     pub(super) width: u64,
     /// Whether it is only tried.
     pub(super) shadow: bool,
+    /// As [`weft_common::policy::RuleSet::until`].
+    pub(super) until: u64,
 }
 
 /// Whom one side of a rule matches.
@@ -88,19 +90,20 @@ impl Side<'_> {
     }
 }
 
-/// The rules of a cluster, which have these numbers.
-pub(super) fn prepare<'a>(cluster: &'a Cluster, numbers: &[u32]) -> Vec<Prepared<'a>> {
+/// The rules of a cluster, which have these numbers, but for those that have ended.
+pub(super) fn prepare<'a>(cluster: &'a Cluster, numbers: &[u32], ends: &Ends) -> Vec<Prepared<'a>> {
     let mut classes = Classes { cluster, known: HashMap::new() };
     let mut prepared = Vec::with_capacity(cluster.rules.len());
     for (rule, id) in cluster.rules.iter().zip(numbers) {
+        let Some(until) = rule.until.map_or(Some(0), |until| ends.get(&until).copied()) else { continue };
         let (from, to) = (classes.of(&rule.from), classes.of(&rule.to));
         if !rule.traffic.names_ports() {
             let regions = rule.traffic.regions(&NamedPorts::default());
-            add(&mut prepared, rule, *id, (&from, &to), regions);
+            add(&mut prepared, rule, (*id, until), (&from, &to), regions);
             continue;
         }
         for (regions, to) in by_ports(cluster, rule, &to) {
-            add(&mut prepared, rule, *id, (&from, &to), Some(regions));
+            add(&mut prepared, rule, (*id, until), (&from, &to), Some(regions));
         }
     }
     prepared
@@ -142,7 +145,7 @@ fn is_one_role(app: AppId, role: RoleId) -> bool {
 fn add<'a>(
     prepared: &mut Vec<Prepared<'a>>,
     rule: &Rule,
-    id: u32,
+    (id, until): (u32, u64),
     (from, to): (&Meant<'a>, &Meant<'a>),
     regions: Option<Vec<Region>>,
 ) {
@@ -152,7 +155,7 @@ fn add<'a>(
     let mut push = |from: Side<'a>, to: Side<'a>, rank| {
         if !from.is_nobody() && !to.is_nobody() {
             let (on, shadow, regions) = (rule.on, rule.shadow, regions.clone());
-            prepared.push(Prepared { id, rank, from, to, on, closeness, regions, width, shadow });
+            prepared.push(Prepared { id, rank, from, to, on, closeness, regions, width, shadow, until });
         }
     };
     match rule.action {

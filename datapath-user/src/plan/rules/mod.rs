@@ -14,6 +14,7 @@
 //!   matches the default holds. Of equal ranks, the one reported is the one that names the peer most closely
 //!   (role, app, `any`, longer prefix, in this order), then the subject, then the traffic, then the first.
 //! - A pass in the upper tier hands the question to the rules below that tier, one below 0 to the defaults.
+//! - A rule that has ended says nothing. It still has its number and its name.
 //! - Defaults: who may come in is the receiving app's to say (`inside`, `from_apps`, `from_host`; from outside
 //!   nobody), who may go out to the outside and to the hosts is the sending app's (`to_outside`); towards
 //!   endpoints it is open. Hosts and the outside have no defaults of their own: they are open.
@@ -22,7 +23,8 @@
 //!   decides with the role, and answers what is to be rejected.
 //!
 //! What is neither IP nor ARP no rule can speak of. It passes inside an app that is open inside
-//! ([`RuleSet::FRAMES_INSIDE`]) when no rule speaks of that inside at all, and nowhere else.
+//! ([`RuleSet::FRAMES_INSIDE`]) when no rule speaks of that inside at all, and nowhere else. Rules that end, which only
+//! ever allow, do not count there.
 //!
 //! - A rule or an app in shadow is only tried: what is in force is what there would be without the rule, and with the
 //!   app open to everyone. While any are, each subject has a second set, under [`SetKey::SHADOW`], with all of them.
@@ -32,6 +34,11 @@
 //! What a rule matches is a number of classes: an app with a role, with any, every app, the hosts, the outside. Lists
 //! hold the rules of a subject about one class; defaults are flags of a set. Equal lists are one list, equal sets one
 //! set; see [`super::ids`] for their numbers.
+//!
+//! A subject with rules that end has a set for each stretch of time, the next without those that have ended by then:
+//! every set is whole, and how rules beat each other is settled here and not in the programs. There is room for
+//! [`RuleSet::STAGES`] of them. What would end later than all those but the last ends with them, unless a daemon makes
+//! another plan in time, as it does at every end.
 
 mod classes;
 pub mod list;
@@ -55,9 +62,13 @@ use crate::model::{
     cluster::Cluster,
     name::AppName,
     rule,
+    time::Until,
 };
 
-use super::ids::{Ids, PolicyIds};
+use super::{
+    facts::Clock,
+    ids::{Ids, PolicyIds},
+};
 use classes::{Class, Prepared, Side, prepare};
 use list::{Candidate, List, Merit};
 use set::Set;
@@ -84,16 +95,26 @@ pub struct Policy {
 pub struct MadeOf {
     pub(super) apps: Arc<BTreeMap<AppName, App>>,
     pub(super) rules: Arc<Vec<rule::Rule>>,
+    pub(super) ends: Ends,
+}
+
+/// What [`Clock`] shows when rules end, of those that have not ended.
+pub(super) type Ends = BTreeMap<Until, u64>;
+
+/// When rules end that have not.
+pub(super) fn ends(cluster: &Cluster, clock: Clock) -> Ends {
+    let ends = cluster.rules.iter().filter_map(|rule| rule.until).map(|until| (until, clock.at(until)));
+    ends.filter(|(_, end)| *end > clock.now).collect()
 }
 
 /// The tables of a cluster's policy and the numbers they have.
-pub(super) fn compile(cluster: &Cluster, before: &Ids) -> (Policy, PolicyIds) {
+pub(super) fn compile(cluster: &Cluster, ends: Ends, before: &Ids) -> (Policy, PolicyIds) {
     let statements: Vec<String> = cluster.rules.iter().map(|rule| rule.statement().to_string()).collect();
     let rules = before.policy.rules.next(statements.iter().cloned());
     let numbers: Vec<u32> = statements.iter().map(|text| rules.of(text).unwrap_or_default()).collect();
     let names = numbers.iter().copied().zip(cluster.rules.iter().cloned()).collect();
 
-    let prepared = prepare(cluster, &numbers);
+    let prepared = prepare(cluster, &numbers, &ends);
     let mut compiler = Compiler::new(&prepared);
     let drafts = subjects::drafts(cluster, &prepared, &mut compiler);
 
@@ -113,17 +134,17 @@ pub(super) fn compile(cluster: &Cluster, before: &Ids) -> (Policy, PolicyIds) {
         sets: drafts
             .of
             .iter()
-            .map(|(key, at)| {
+            .map(|(key, stage)| {
                 let inside = if frames_inside.contains(&key.app) { RuleSet::FRAMES_INSIDE } else { 0 };
-                let flags = filled[*at].flags() | drafts.distinct[*at].open | inside;
-                (*key, RuleSet { id: set_numbers[*at], flags })
+                let flags = filled[stage.at].flags() | drafts.distinct[stage.at].open | inside;
+                (*key, RuleSet { id: set_numbers[stage.at], flags, until: stage.until })
             })
             .collect(),
         peer_lists: each().flat_map(|(set, number)| set.peer_entries(*number)).collect(),
         prefix_lists: each().flat_map(|(set, number)| set.prefix_entries(*number)).collect(),
         rules: entries,
         names,
-        made_of: Some(MadeOf { apps: Arc::clone(&cluster.apps), rules: Arc::clone(&cluster.rules) }),
+        made_of: Some(MadeOf { apps: Arc::clone(&cluster.apps), rules: Arc::clone(&cluster.rules), ends }),
     };
     (policy, PolicyIds { rules, lists, sets })
 }
@@ -137,13 +158,23 @@ impl Policy {
     /// Whether the rules and apps it was made of are those of `cluster`. Equal parts of two clusters are mostly
     /// the same part, which `Arc` sees at once.
     pub fn is_of(&self, cluster: &Cluster) -> bool {
-        self.made_of.as_ref().is_some_and(|MadeOf { apps, rules }| *apps == cluster.apps && *rules == cluster.rules)
+        self.made_of.as_ref().is_some_and(|of| of.apps == cluster.apps && of.rules == cluster.rules)
+    }
+
+    /// Whether it has these ends.
+    pub(super) fn has_ends(&self, ends: &Ends) -> bool {
+        self.made_of.as_ref().is_some_and(|of| of.ends == *ends)
+    }
+
+    /// What [`Clock`] shows when the next rule ends after `now`.
+    pub fn next_end(&self, now: u64) -> Option<u64> {
+        self.made_of.iter().flat_map(|of| of.ends.values()).copied().filter(|end| *end > now).min()
     }
 }
 
 /// The apps that are open inside and whose inside no rule speaks of, whatever it says and of whichever traffic.
 fn frames_inside(cluster: &Cluster, rules: &[Prepared<'_>]) -> BTreeSet<AppId> {
-    let rules: Vec<_> = rules.iter().filter(|rule| !rule.shadow).collect();
+    let rules: Vec<_> = rules.iter().filter(|rule| !rule.shadow && rule.until == 0).collect();
     let speaks_of = |rule: &Prepared<'_>, app: &App| [&rule.from, &rule.to].iter().all(|side| side.may_be_of(app));
     let is_open = |app: &&App| {
         app.shadow || (app.defaults.inside == Gate::Open && !rules.iter().any(|rule| speaks_of(rule, app)))

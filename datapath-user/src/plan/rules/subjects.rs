@@ -3,7 +3,10 @@
 //! Every identity that can occur gets a set for both directions: every app with every role, without one and
 //! with one that is not known, the hosts and the outside. What has no set is denied.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    rc::Rc,
+};
 
 use weft_common::{
     id::{AppId, Identity, RoleId},
@@ -23,10 +26,18 @@ use super::{
 
 /// The sets of all subjects.
 pub(super) struct Drafts {
-    /// Positions in `distinct`.
-    pub(super) of: BTreeMap<SetKey, usize>,
+    pub(super) of: BTreeMap<SetKey, Stage>,
     pub(super) distinct: Vec<Draft>,
     known: HashMap<Draft, usize>,
+}
+
+/// A set for a stretch of time.
+#[derive(Clone, Copy)]
+pub(super) struct Stage {
+    /// Position in [`Drafts::distinct`].
+    pub(super) at: usize,
+    /// As [`RuleSet::until`].
+    pub(super) until: u64,
 }
 
 pub(super) fn drafts(cluster: &Cluster, rules: &[Prepared<'_>], compiler: &mut Compiler<'_>) -> Drafts {
@@ -62,31 +73,49 @@ impl Drafts {
             let index = Index::of(rules, direction, view);
             for app in cluster.apps.values() {
                 if app.shadow && view == View::InForce {
-                    let at = self.add(Draft { open: RuleSet::OPEN, ..Draft::default() });
-                    roles(app).for_each(|role| self.name(Identity::new(app.number, role), direction, view, at));
+                    let stages = [Stage { at: self.add(Draft { open: RuleSet::OPEN, ..Draft::default() }), until: 0 }];
+                    roles(app).for_each(|role| self.name(Identity::new(app.number, role), direction, view, &stages));
                     continue;
                 }
                 // Roles that no rule names have the rules of an endpoint without one.
-                let mut plain = None;
+                let mut plain: Option<Rc<[Stage]>> = None;
                 for role in roles(app) {
                     let own = index.role.get(&(app.number, role)).map_or(&[][..], Vec::as_slice);
-                    let shared = plain.filter(|_| own.is_empty());
-                    let at = shared.unwrap_or_else(|| {
+                    let shared = plain.clone().filter(|_| own.is_empty());
+                    let stages = shared.unwrap_or_else(|| {
                         let mut subject: Vec<usize> = index.app(app.number).chain(own.iter().copied()).collect();
                         subject.sort_unstable();
-                        self.add(draft(rules, compiler, direction, &subject, open(app, direction)))
+                        self.stages((rules, compiler), direction, &subject, open(app, direction))
                     });
+                    self.name(Identity::new(app.number, role), direction, view, &stages);
                     if own.is_empty() {
-                        plain = Some(at);
+                        plain = Some(stages);
                     }
-                    self.name(Identity::new(app.number, role), direction, view, at);
                 }
             }
             for (identity, subject) in [(Identity::HOST, &index.host), (Identity::OUTSIDE, &index.outside)] {
-                let at = self.add(draft(rules, compiler, direction, subject, RuleSet::OPEN));
-                self.name(identity, direction, view, at);
+                let stages = self.stages((rules, compiler), direction, subject, RuleSet::OPEN);
+                self.name(identity, direction, view, &stages);
             }
         }
+    }
+
+    /// The sets of a subject, which has these rules: one until each of them ends, and the last without all that do.
+    fn stages(
+        &mut self,
+        (rules, compiler): (&[Prepared<'_>], &mut Compiler<'_>),
+        direction: Direction,
+        subject: &[usize],
+        open: u32,
+    ) -> Rc<[Stage]> {
+        let ends: BTreeSet<u64> = subject.iter().map(|at| rules[*at].until).filter(|end| *end != 0).collect();
+        let stages = ends.into_iter().take(RuleSet::STAGES as usize - 1).chain([0]);
+        let stage = |until: u64| {
+            let holds = |end: u64| end == 0 || (until != 0 && end >= until);
+            let subject: Vec<usize> = subject.iter().copied().filter(|at| holds(rules[*at].until)).collect();
+            Stage { at: self.add(draft(rules, compiler, direction, &subject, open)), until }
+        };
+        stages.map(stage).collect()
     }
 
     fn add(&mut self, draft: Draft) -> usize {
@@ -96,9 +125,10 @@ impl Drafts {
         })
     }
 
-    fn name(&mut self, subject: Identity, direction: Direction, view: View, at: usize) {
-        let direction = direction as u8;
-        self.of.insert(SetKey { app: subject.app, role: subject.role, direction, slot: view.slot() }, at);
+    fn name(&mut self, subject: Identity, direction: Direction, view: View, stages: &[Stage]) {
+        for (stage, found) in (0..).zip(stages) {
+            self.of.insert(SetKey { stage, ..SetKey::new(subject, direction, view.slot()) }, *found);
+        }
     }
 }
 

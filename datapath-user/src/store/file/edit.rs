@@ -362,7 +362,7 @@ port = 1 # one
     fn a_rule_is_taken_out_with_what_is_said_on_its_line() {
         let rules = ["allow a -> b any", "deny a -> b tcp", "allow b -> a any"];
         let remove = |text: &str, rules: &[&str], rule: &str| {
-            let which = RuleRef::Saying(rule.parse().unwrap());
+            let which = RuleRef::Saying(Box::new(rule.parse().unwrap()));
             edit(text, &cluster(rules), &Change::RemoveRule(which)).unwrap()
         };
         for (rule, line) in rules.iter().zip(["any\", # a to b\n", "tcp\", # but\n", "any\", # last\n"]) {
@@ -382,7 +382,7 @@ port = 1 # one
     fn what_was_added_can_be_taken_out_again() {
         let rules = ["allow a -> b any", "deny a -> b tcp", "allow b -> a any", "deny b -> a any"];
         let added = add(THREE, rules[3]);
-        let which = RuleRef::Saying(rules[3].parse().unwrap());
+        let which = RuleRef::Saying(Box::new(rules[3].parse().unwrap()));
         assert_eq!(edit(&added, &cluster(&rules), &Change::RemoveRule(which)).unwrap(), THREE);
     }
 }

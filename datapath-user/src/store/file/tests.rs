@@ -305,7 +305,8 @@ async fn a_change_is_written_into_the_file_and_nothing_else_is_touched() {
     assert_eq!(now(&store).cluster.rules[2].source.as_ref().unwrap().line, 5);
     assert!(fs::symlink_metadata(lab.file()).unwrap().is_symlink());
     assert_eq!(fs::metadata(lab.file()).unwrap().permissions().mode() & 0o777, 0o640);
-    store.change(Change::RemoveRule(RuleRef::Saying("allow host -> blog tcp/80".parse().unwrap()))).await.unwrap();
+    let rule = "allow host -> blog tcp/80".parse().unwrap();
+    store.change(Change::RemoveRule(RuleRef::Saying(Box::new(rule)))).await.unwrap();
     assert_eq!(lab.text(), TEXT);
     let wiki = example::app("wiki", &["10.3.0.0/16"], &["web"]);
     let blocks = ["h1", "h2", "h3"]

@@ -71,7 +71,7 @@ pub struct Flow {
     pub age_ms: u64,
     /// How long ago its last packet was.
     pub idle_ms: u64,
-    /// Whether the policy changed since it was decided: its next packet is decided again.
+    /// Whether the policy changed since it was decided, or a rule ended: its next packet is decided again.
     pub stale: bool,
 }
 

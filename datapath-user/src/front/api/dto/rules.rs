@@ -200,6 +200,9 @@ pub struct Rule {
     pub on: Option<Direction>,
     /// The greater wins.
     pub precedence: i32,
+    /// When it ends, or has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
     /// All of it as text, as it can be added and removed.
     pub text: String,
     /// The set of rules that it comes and goes with.
@@ -222,7 +225,7 @@ pub struct Rule {
 impl Rule {
     /// A rule of the cluster.
     pub fn of(id: Option<u32>, rule: &model::rule::Rule) -> Self {
-        let model::rule::Rule { action, from, to, traffic, on, precedence, shadow, name, policy, source } = rule;
+        let model::rule::Rule { action, from, to, traffic, on, precedence, until, shadow, name, policy, source } = rule;
         Self {
             id,
             name: name.as_ref().map(ToString::to_string),
@@ -232,6 +235,7 @@ impl Rule {
             what: traffic.to_string(),
             on: on.map(Into::into),
             precedence: precedence.raw(),
+            until: until.map(Into::into),
             text: rule.to_string(),
             policy: policy.as_ref().map(ToString::to_string),
             source: source.as_ref().map(Source::of),

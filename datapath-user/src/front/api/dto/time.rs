@@ -9,7 +9,10 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::text;
-use crate::model::invalid::Invalid;
+use crate::model::{
+    invalid::Invalid,
+    time::{Until, date_of, day_of, digits},
+};
 
 /// Milliseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +21,11 @@ pub struct Timestamp(u64);
 const DAY: u64 = 86_400_000;
 
 impl Timestamp {
+    /// How long until it is; none if it has come.
+    pub fn left(self, now: Self) -> Option<Duration> {
+        self.0.checked_sub(now.0).filter(|left| *left > 0).map(Duration::from_millis)
+    }
+
     /// How long before `now` it was; nothing if after.
     pub fn age(self, now: Self) -> Duration {
         Duration::from_millis(now.0.saturating_sub(self.0))
@@ -31,26 +39,10 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
-/// The date of a day counted from 1970-01-01, after Howard Hinnant's `civil_from_days`: years start in March,
-/// so that the leap day is the last, and 400 of them are 146097 days.
-fn date_of(day: u64) -> (u64, u64, u64) {
-    let shifted = day + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (era * 400 + year + u64::from(month <= 2), month, day)
-}
-
-/// The other way.
-fn day_of(year: u64, month: u64, day: u64) -> Option<u64> {
-    let year = if month <= 2 { year.checked_sub(1)? } else { year };
-    let (era, of_era) = (year / 400, year % 400);
-    let from_march = if month > 2 { month - 3 } else { month + 9 };
-    let of_year = (153 * from_march + 2) / 5 + day - 1;
-    (era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year).checked_sub(719_468)
+impl From<Until> for Timestamp {
+    fn from(until: Until) -> Self {
+        until.time().into()
+    }
 }
 
 impl fmt::Display for Timestamp {
@@ -68,10 +60,7 @@ impl FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let refuse = || Invalid::new("time", text, "write it in UTC, as 2026-01-31T09:05:00.000Z");
-        let part = |from: usize, to: usize| {
-            let part = text.get(from..to).filter(|part| part.bytes().all(|b| b.is_ascii_digit()));
-            part.and_then(|part| part.parse::<u64>().ok()).ok_or_else(refuse)
-        };
+        let part = |from: usize, to: usize| digits(text, from, to).ok_or_else(refuse);
         let day = day_of(part(0, 4)?, part(5, 7)?, part(8, 10)?).ok_or_else(refuse)?;
         let of_day = part(11, 13)? * 3_600_000 + part(14, 16)? * 60_000 + part(17, 19)? * 1000 + part(20, 23)?;
         // What is printed the same was written right: marks, ranges, and days that a month has.

@@ -1,0 +1,114 @@
+//! Rules that end do so on time, whoever else is alive by then.
+
+use std::io::{ErrorKind, Read as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, SystemTime};
+
+use weft_tests::traffic::{Outcome, prober::Prober, stream::Cause, stream::Stream, tcp::tcp_connect, udp::UdpEcho};
+use weft_tests::underlay::Family;
+use weft_tests::wait::eventually;
+
+use super::{Cluster, Container, READY, SILENCE, SOON, segment::wait_for_rule};
+
+/// Long enough to set everything up, also on a busy machine.
+const LENGTH: &str = "8s";
+/// How far from its time an end may be.
+const ON_TIME: Duration = Duration::from_secs(1);
+/// What stays allowed.
+const STAYS: &str = "shop/web -> blog/db udp/9000";
+
+/// Hosts h1 with a client and h2 with a server, and rules: one that stays, and one that ends. Says when it does.
+fn opened() -> (Cluster, Container, Container, SystemTime) {
+    let cluster = Cluster::of(2, Family::V4);
+    let web = cluster.container(0, "a1", "shop/web");
+    let db = cluster.container(1, "b2", "blog/db");
+    cluster.weft(0, &["allow", STAYS]);
+    let asked = SystemTime::now();
+    let answer = cluster.weft(0, &["allow", "--for", LENGTH, "shop/web -> blog/db tcp"]);
+    let left = end(&answer["rule"]).duration_since(asked).unwrap();
+    assert!(left.abs_diff(Duration::from_secs(8)) < ON_TIME, "{left:?}");
+    for (wrong, why) in [
+        (&["allow", "shop -> blog until 2020-01-01T00:00:00Z"][..], "would have ended already"),
+        (&["deny", "--for", "10m", "shop", "blog"], "only allow can end"),
+        (&["allow", "--for", "31d", "shop", "blog"], "at most 30d"),
+    ] {
+        let (status, _, stderr) = cluster.hosts[0].weft_text(wrong);
+        assert!(!status.success() && stderr.contains(why), "{wrong:?}: {stderr}");
+    }
+    wait_for_rule(&cluster, 2);
+    (cluster, web, db, end(&answer["rule"]))
+}
+
+/// When a rule ends.
+fn end(rule: &serde_json::Value) -> SystemTime {
+    let text = rule["until"].as_str().unwrap_or_else(|| panic!("it does not end: {rule:#}"));
+    let time = text.strip_suffix(".000Z").unwrap_or_else(|| panic!("{text} is no whole second"));
+    format!("{time}Z").parse::<weft::model::time::Until>().unwrap().time()
+}
+
+fn left(end: SystemTime) -> Duration {
+    end.duration_since(SystemTime::now()).expect("there is time left: the machine is too slow")
+}
+
+#[test]
+fn a_rule_ends_on_time_for_flows_that_speak_and_for_those_that_are_silent() {
+    let (cluster, web, db, end) = opened();
+    let echo = UdpEcho::start(&db.netns, db.at(9000));
+    let prober = Prober::start(&web.netns, echo.address(), Duration::from_millis(5));
+    let stream = Stream::listen(&db.netns, db.at(9001)).connect_from(&web.netns, SOON);
+    let (mut client, mut server) = silent(&web, &db, db.at(9002));
+    assert!(stream.flows_within(SOON));
+    let within = left(end) + ON_TIME;
+    for end_of_it in [&client, &server] {
+        end_of_it.set_read_timeout(Some(within)).unwrap();
+    }
+    let (client_death, server_death) = stream.deaths_within(within);
+    assert_eq!((client_death.cause, server_death.cause), (Cause::Reset, Cause::Reset));
+    for end_of_it in [&mut client, &mut server] {
+        let error = end_of_it.read(&mut [0]).expect_err("nobody has closed it");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    }
+    let off = SystemTime::now().duration_since(end).expect("it does not end before its time");
+    assert!(off < ON_TIME, "told {off:?} after the end");
+    assert_eq!(tcp_connect(&web.netns, db.at(9002), SILENCE), Outcome::TimedOut);
+    assert_eq!(prober.stop().lost, [0; 0], "what else is allowed goes on");
+    let (_, text, _) = cluster.hosts[0].weft_text(&["policy", "ls"]);
+    assert!(text.lines().any(|line| line.contains("tcp (over)")), "{text}");
+}
+
+#[test]
+fn a_rule_ends_on_time_where_every_daemon_is_dead() {
+    let (mut cluster, web, db, end) = opened();
+    let echo = UdpEcho::start(&db.netns, db.at(9000));
+    let prober = Prober::start(&web.netns, echo.address(), Duration::from_millis(5));
+    let stream = Stream::listen(&db.netns, db.at(9001)).connect_from(&web.netns, SOON);
+    for host in 0..2 {
+        cluster.hosts[host].kill9();
+    }
+    assert!(stream.flows_within(left(end)));
+    // Whoever speaks is told by the program. The other side hears nothing more.
+    eventually(left(end) + ON_TIME, || stream.client_death().is_some());
+    let received = stream.received();
+    let off = SystemTime::now().duration_since(end).expect("it does not end before its time");
+    assert!(off < ON_TIME, "dead {off:?} after the end");
+    assert_eq!(tcp_connect(&web.netns, db.at(9001), SILENCE), Outcome::TimedOut);
+    prober.wait_answers(20, SOON);
+    assert_eq!((stream.client_death().unwrap().cause, stream.received()), (Cause::Reset, received));
+    // A daemon that starts after the end opens nothing.
+    for host in 0..2 {
+        cluster.start(host);
+        cluster.hosts[host].wait_ready(READY);
+    }
+    assert_eq!(tcp_connect(&web.netns, db.at(9001), SILENCE), Outcome::TimedOut);
+    assert_eq!(prober.stop().lost, [0; 0], "what else is allowed goes on");
+    let revoked = [0, 1].map(|host| cluster.drops(host, "policy-revoked"));
+    assert!(revoked.iter().any(|packets| *packets > 0), "{revoked:?}");
+}
+
+/// A connection on which nothing is sent.
+fn silent(client: &Container, server: &Container, at: SocketAddr) -> (TcpStream, TcpStream) {
+    let listener = server.netns.run(|| TcpListener::bind(at)).expect("listen");
+    let here = client.netns.run(|| TcpStream::connect_timeout(&at, SOON)).expect("connect");
+    let (there, _) = listener.accept().expect("take the connection");
+    (here, there)
+}
