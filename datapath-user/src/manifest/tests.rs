@@ -54,7 +54,7 @@ fn the_reference_has_the_tables_of_the_code() {
         // The first line says what the module is.
         let docs: Vec<_> = docs.skip_while(|line| !line.is_empty()).collect();
         let docs = docs.join("\n").replace("[`tiers`]", "below").replace("[`network_policy`]", "below");
-        made += &format!("{before}<!-- from {source} -->\n{}\n<!-- end -->", docs.trim_end());
+        made.extend([before, "<!-- from ", source, " -->\n", docs.trim_end(), "\n<!-- end -->"]);
         rest = after;
     }
     made += rest;
