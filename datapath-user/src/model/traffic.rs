@@ -112,6 +112,28 @@ impl NamedPorts {
         self.0.insert((name, protocol), port)
     }
 
+    /// Names the ports of `list`, as `tcp/80` or `tcp/53,udp/53`: one of each protocol.
+    pub fn add(&mut self, name: &str, list: &str) -> Result<(), Invalid> {
+        for port in list.split(',') {
+            let (name, protocol, port) = named_port(&format!("{name}={}", port.trim()))?;
+            if self.set(name.clone(), protocol, port).is_some_and(|before| before != port) {
+                return Err(Invalid::new("named port", list, format!("{name} is there twice for a protocol")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Each name with its ports as [`Self::add`] reads them.
+    pub fn lists(&self) -> BTreeMap<&PortName, String> {
+        let mut lists: BTreeMap<&PortName, String> = BTreeMap::new();
+        for (name, number, port) in self.iter() {
+            let list = lists.entry(name).or_default();
+            let separator = if list.is_empty() { "" } else { "," };
+            list.push_str(&format!("{separator}{}/{port}", transport(number)));
+        }
+        lists
+    }
+
     /// Name, protocol and number of each, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&PortName, u8, u16)> {
         self.0.iter().map(|((name, protocol), port)| (name, *protocol, *port))
@@ -120,6 +142,14 @@ impl NamedPorts {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+fn transport(number: u8) -> &'static str {
+    match number {
+        protocol::TCP => "tcp",
+        protocol::UDP => "udp",
+        _ => "sctp",
     }
 }
 
@@ -159,12 +189,7 @@ impl FromStr for NamedPorts {
 impl fmt::Display for NamedPorts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, (name, number, port)) in self.iter().enumerate() {
-            let protocol = match number {
-                protocol::TCP => "tcp",
-                protocol::UDP => "udp",
-                _ => "sctp",
-            };
-            write!(f, "{}{name}={protocol}/{port}", if at > 0 { "," } else { "" })?;
+            write!(f, "{}{name}={}/{port}", if at > 0 { "," } else { "" }, transport(number))?;
         }
         Ok(())
     }
@@ -380,6 +405,13 @@ mod tests {
         {
             text.parse::<NamedPorts>().unwrap_err();
         }
+        for (name, list) in ports.lists() {
+            let mut read = NamedPorts::default();
+            read.add(name.as_str(), &list).unwrap();
+            assert_eq!(read.lists()[name], list);
+        }
+        assert_eq!(ports.lists().into_values().collect::<Vec<_>>(), ["tcp/53,udp/53", "tcp/80"]);
+        assert!(NamedPorts::default().add("a", "tcp/1, tcp/2").unwrap_err().to_string().contains("twice"));
         assert!("a=tcp/1,a=tcp/2".parse::<NamedPorts>().unwrap_err().to_string().contains("twice"));
     }
 

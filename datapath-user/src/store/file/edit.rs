@@ -247,10 +247,9 @@ fn role_value(name: &RoleName, role: &Role) -> Value {
         table.insert("labels", labels_value(&role.labels));
     }
     if !role.ports.is_empty() {
-        // `http=tcp/80`, each.
-        let text = role.ports.to_string();
-        let pairs = text.split(',').filter_map(|port| port.split_once('='));
-        table.insert("ports", pairs.map(|(name, port)| (name, Value::from(port))).collect::<InlineTable>().into());
+        let lists = role.ports.lists().into_iter();
+        let pairs = lists.map(|(name, list)| (name.as_str().to_owned(), Value::from(list)));
+        table.insert("ports", pairs.collect::<InlineTable>().into());
     }
     table.into()
 }

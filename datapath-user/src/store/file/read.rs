@@ -48,7 +48,6 @@ use crate::model::{
     labels::Labels,
     name::{AppName, HostName, PolicyName, RoleName},
     rule::{Rule, Source},
-    traffic::named_port,
 };
 
 use super::{super::Problem, disk::Lines};
@@ -345,8 +344,7 @@ impl RoleTable {
             role.set_number(*number);
         }
         for (name, port) in ports {
-            let (name, protocol, port) = named_port(&format!("{name}={port}"))?;
-            role.ports.set(name, protocol, port);
+            role.ports.add(name, port)?;
         }
         Ok((name, role))
     }

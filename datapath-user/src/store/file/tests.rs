@@ -328,7 +328,7 @@ async fn what_is_written_of_apps_and_policies_is_what_somebody_would_write() {
     let lab = Lab::new();
     let store = lab.open().await.unwrap();
     let mut blog = now(&store).cluster.apps[&"blog".parse().unwrap()].clone();
-    let (labels, ports) = ("tier=db".parse().unwrap(), "pg=tcp/5432".parse().unwrap());
+    let (labels, ports) = ("tier=db".parse().unwrap(), "pg=tcp/5432,pg=udp/5433".parse().unwrap());
     let (name, role) = blog.make_role(&labels, &ports).unwrap();
     store.change(Change::AddRole(blog.name.clone(), name.clone(), role.clone())).await.unwrap();
     blog.roles.insert(name, role);
@@ -351,7 +351,7 @@ async fn what_is_written_of_apps_and_policies_is_what_somebody_would_write() {
     store.change(Change::SetPolicies(SetPolicies { put, ..SetPolicies::default() })).await.unwrap();
     let text = lab.text();
     for part in [
-        "roles = [\"db\", { name = \"tier-db\", labels = { tier = \"db\" }, ports = { pg = \"tcp/5432\" } }]\n",
+        "roles = [\"db\", { name = \"tier-db\", labels = { tier = \"db\" }, ports = { pg = \"tcp/5432,udp/5433\" } }]\n",
         "labels = { team = \"a\" }\nfrom_apps = \"open\"\n",
         "\"10.9.0.0/24\"]",
         "\"10.9.0.0/28\"]",
