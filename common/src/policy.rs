@@ -451,11 +451,15 @@ fn current<R: Rules>(rules: &R, mut key: SetKey, until: &mut u64) -> Option<Rule
         return Some(set);
     }
     let now = rules.now();
+    // A counter of its own, beside the key's: verifiers before 6.8 know nothing of four bytes on the stack, and would
+    // find no end of the loop.
+    let mut stage = 0_u64;
     while set.until != 0 && set.until <= now {
-        key.stage += 1;
-        if key.stage == RuleSet::STAGES {
+        stage += 1;
+        if stage >= u64::from(RuleSet::STAGES) {
             return None;
         }
+        key.stage = stage as u32;
         set = rules.set(&key)?;
     }
     *until = earlier(*until, set.until);

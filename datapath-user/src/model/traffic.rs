@@ -129,7 +129,7 @@ impl NamedPorts {
         for (name, number, port) in self.iter() {
             let list = lists.entry(name).or_default();
             let separator = if list.is_empty() { "" } else { "," };
-            list.push_str(&format!("{separator}{}/{port}", transport(number)));
+            list.extend([separator, transport(number), "/", &port.to_string()]);
         }
         lists
     }
