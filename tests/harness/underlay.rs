@@ -68,7 +68,8 @@ impl Underlay {
                 .and_then(|()| writeln!(lines, "link set h{index} master br0 up"))
                 .expect("a string takes any text");
         }
-        quiet(&fabric);
+        // A bridge has nothing to say of its own.
+        fabric.set_sysctl("ipv6/conf/all/disable_ipv6", "1");
         fabric.ip_batch(&lines);
         underlay.configure_hosts();
         underlay

@@ -27,7 +27,6 @@ use crate::model::{
     app::{App, Defaults, Role},
     check::{self, Fault, Place},
     cluster::{Cluster, Policy},
-    host::Host,
     name::{AppName, HostName, PolicyName, RoleName},
     prefix::Prefix,
     rule::Rule,
@@ -217,9 +216,7 @@ fn over(name: &AppName, spec: AppSpec, cluster: &Cluster) -> (App, BTreeMap<Host
     for (role, wanted) in roles.into_iter().flatten() {
         put_role(&mut app, role, wanted);
     }
-    let of = |host: &Host| (host.name.clone(), host.blocks_of(name).copied().collect::<Vec<_>>());
-    let mut given: BTreeMap<HostName, Vec<Prefix>> =
-        cluster.hosts.values().map(of).filter(|(_, blocks)| !blocks.is_empty()).collect();
+    let mut given = cluster.blocks_of(name);
     given.extend(blocks.into_iter().flatten());
     (app, given)
 }

@@ -108,6 +108,12 @@ impl Cluster {
         self.apps.values().find_map(|app| Some((app, &app.prefixes[at(app)?])))
     }
 
+    /// What hosts were given of an app, of those that were.
+    pub fn blocks_of(&self, app: &AppName) -> BTreeMap<HostName, Vec<Prefix>> {
+        let of = |host: &Host| Some((host.name.clone(), host.blocks.get(app)?.clone()));
+        self.hosts.values().filter_map(of).filter(|(_, blocks)| !blocks.is_empty()).collect()
+    }
+
     /// The endpoints of a host.
     pub fn endpoints_on<'a>(&'a self, host: &'a HostName) -> impl Iterator<Item = &'a Endpoint> {
         self.endpoints.values().map(AsRef::as_ref).filter(move |endpoint| endpoint.host == *host)

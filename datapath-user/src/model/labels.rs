@@ -138,6 +138,12 @@ impl Labels {
         self.0.remove(key)
     }
 
+    /// With the labels of `set`, and without the keys of `unset`.
+    pub fn change(&mut self, set: &Self, unset: &[LabelKey]) {
+        self.0.retain(|key, _| !unset.contains(key));
+        self.0.extend(set.0.clone());
+    }
+
     /// Each key with its value, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&LabelKey, &LabelValue)> {
         self.0.iter()

@@ -129,7 +129,7 @@ impl NamedPorts {
         for (name, number, port) in self.iter() {
             let list = lists.entry(name).or_default();
             let separator = if list.is_empty() { "" } else { "," };
-            list.extend([separator, transport(number), "/", &port.to_string()]);
+            list.extend([separator, &protocol_name(number), "/", &port.to_string()]);
         }
         lists
     }
@@ -145,11 +145,16 @@ impl NamedPorts {
     }
 }
 
-fn transport(number: u8) -> &'static str {
+/// What a protocol is called, in rules too if they know it.
+pub fn protocol_name(number: u8) -> String {
     match number {
-        protocol::TCP => "tcp",
-        protocol::UDP => "udp",
-        _ => "sctp",
+        protocol::ICMP => "icmp".to_owned(),
+        protocol::IGMP => "igmp".to_owned(),
+        protocol::TCP => "tcp".to_owned(),
+        protocol::UDP => "udp".to_owned(),
+        protocol::ICMPV6 => "icmpv6".to_owned(),
+        protocol::SCTP => "sctp".to_owned(),
+        other => format!("protocol {other}"),
     }
 }
 
@@ -189,7 +194,7 @@ impl FromStr for NamedPorts {
 impl fmt::Display for NamedPorts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, (name, number, port)) in self.iter().enumerate() {
-            write!(f, "{}{name}={}/{port}", if at > 0 { "," } else { "" }, transport(number))?;
+            write!(f, "{}{name}={}/{port}", if at > 0 { "," } else { "" }, protocol_name(number))?;
         }
         Ok(())
     }

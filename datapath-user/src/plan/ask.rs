@@ -21,7 +21,7 @@ use crate::model::{
     app::{App, Defaults, Gate},
     cluster::Cluster,
     rule,
-    traffic::Region,
+    traffic::{Region, protocol_name},
 };
 
 use super::{
@@ -199,7 +199,7 @@ impl Part {
 /// `tcp/80-81`, `icmp/8`, `any other protocol`.
 pub fn words(number: Option<u8>, from: u16, to: u16) -> String {
     let Some(number) = number else { return "any other protocol".to_owned() };
-    let name = name(number);
+    let name = protocol_name(number);
     match number {
         _ if (from, to) == (0, u16::MAX) => name,
         protocol::ICMP | protocol::ICMPV6 => {
@@ -214,17 +214,6 @@ pub fn words(number: Option<u8>, from: u16, to: u16) -> String {
         }
         _ if from == to => format!("{name}/{from}"),
         _ => format!("{name}/{from}-{to}"),
-    }
-}
-
-fn name(number: u8) -> String {
-    match number {
-        protocol::ICMP => "icmp".to_owned(),
-        protocol::ICMPV6 => "icmpv6".to_owned(),
-        protocol::TCP => "tcp".to_owned(),
-        protocol::UDP => "udp".to_owned(),
-        protocol::SCTP => "sctp".to_owned(),
-        other => format!("protocol {other}"),
     }
 }
 

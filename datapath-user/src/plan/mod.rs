@@ -33,7 +33,7 @@ use weft_common::{
     tunnel::Peer,
 };
 
-use crate::model::{cluster::Cluster, name::HostName, prefix::Prefix};
+use crate::model::{cluster::Cluster, name::HostName, prefix::Prefix, rule::Rule};
 
 use facts::Facts;
 use ids::Ids;
@@ -67,6 +67,13 @@ pub struct NodePlan {
     pub peer_names: BTreeMap<PeerId, HostName>,
     /// Hosts for which no number was left: see [`sizes`].
     pub unnumbered: BTreeSet<HostName>,
+}
+
+impl NodePlan {
+    /// The number that the tables have for a rule.
+    pub fn number_of(&self, rule: &Rule) -> Option<u32> {
+        self.ids.policy.rules.of(&rule.statement().to_string())
+    }
 }
 
 /// What `host` should have of `cluster`. `before` is the plan in force, which keeps its numbers; at the start

@@ -159,12 +159,7 @@ impl Service {
         let role = before.role.as_ref().and_then(|role| cluster.apps.get(&key.app)?.roles.get(role));
         let mut labels = role.map(|role| role.labels.clone()).unwrap_or_default();
         let ports = role.map(|role| role.ports.clone()).unwrap_or_default();
-        for key in &unset {
-            labels.unset(key);
-        }
-        for (key, value) in set.iter() {
-            labels.set(key.clone(), value.clone());
-        }
+        labels.change(&set, &unset);
         let role = self.role(&key.app, None, (&labels, &ports)).await?;
         let changed = role != before.role;
         let endpoint = Endpoint { role, ..before.as_ref().clone() };

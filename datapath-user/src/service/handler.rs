@@ -58,7 +58,8 @@ impl Handler for Service {
         let mut app = app::App::new(name.clone(), prefixes, roles);
         app.defaults = defaults.over(app.defaults);
         app.labels = labels;
-        let given = blocks_of(blocks);
+        let mut given = BTreeMap::new();
+        give(&mut given, blocks);
         let hint = if given.is_empty() { "; give hosts blocks of its prefixes: weft app set --block" } else { "" };
         let revision = self.change(Change::AddApp(app, given)).await?;
         self.reached(revision).await;
@@ -72,24 +73,14 @@ impl Handler for Service {
         let stays = |prefix: &Prefix| !without.iter().any(|gone| gone.covers(prefix));
         app.prefixes.retain(stays);
         app.prefixes.extend(prefixes.into_iter().filter(|prefix| !cluster.apps[&name].prefixes.contains(prefix)));
-        for key in &unset {
-            app.labels.unset(key);
-        }
-        for (key, value) in set.iter() {
-            app.labels.set(key.clone(), value.clone());
-        }
+        app.labels.change(&set, &unset);
         app.defaults = defaults.over(app.defaults);
         app.shadow = shadow.unwrap_or(app.shadow);
-        let mut given: BTreeMap<HostName, Vec<Prefix>> = BTreeMap::new();
-        for host in cluster.hosts.values().filter(|host| host.blocks.contains_key(&name)) {
-            given.insert(host.name.clone(), host.blocks_of(&name).copied().filter(stays).collect());
+        let mut given = cluster.blocks_of(&name);
+        for own in given.values_mut() {
+            own.retain(stays);
         }
-        for Block { host, prefix } in blocks {
-            let own = given.entry(host).or_default();
-            if !own.contains(&prefix) {
-                own.push(prefix);
-            }
-        }
+        give(&mut given, blocks);
         let revision = self.change(Change::SetApp(app, given)).await?;
         self.reached(revision).await;
         Ok(Changed { done: format!("app {name} is as you said"), revision: revision.0 })
@@ -139,31 +130,17 @@ impl Handler for Service {
     }
 
     async fn remove_rule(&self, request: RemoveRule) -> Result<RuleChange, Refusal> {
-        let rules = self.snapshot().cluster.rules.clone();
-        let plan = self.plan();
-        let (found, which) = match request.rule {
-            WhichRule::Id(id) => {
-                let rule = plan.policy.names.get(&id).cloned();
-                let rule =
-                    rule.ok_or_else(|| Refusal::not_found(format!("there is no rule {id}: see weft policy ls")))?;
-                (Some(rule.clone()), RuleRef::Saying(Box::new(rule)))
-            }
-            WhichRule::Name(name) => {
-                (rules.iter().find(|rule| rule.name.as_ref() == Some(&name)).cloned(), RuleRef::Named(name))
-            }
-            WhichRule::Says(rule) => (Some(*rule.clone()), RuleRef::Saying(rule)),
-        };
+        let (rule, which) = self.which(request.rule)?;
         let revision = self.change(Change::RemoveRule(which)).await?;
         let in_force = self.reached(revision).await;
-        let rule = found.ok_or_else(|| Refusal::not_found("there is no such rule: see weft policy ls"))?;
         Ok(RuleChange { rule: Rule::of(None, &rule), changed: true, revision: revision.0, in_force, hosts: Vec::new() })
     }
 
     async fn promote(&self, request: Promote) -> Result<Changed, Refusal> {
         let (what, change) = match (request.rule, request.policy) {
             (Some(which), None) => {
-                let rule = self.which(which)?;
-                (format!("rule {rule}"), Change::Promote(Promoted::Rule(RuleRef::Saying(Box::new(rule)))))
+                let (rule, which) = self.which(which)?;
+                (format!("rule {rule}"), Change::Promote(Promoted::Rule(which)))
             }
             (None, Some(name)) => (format!("policy {name}"), Change::Promote(Promoted::Policy(name))),
             (Some(_), Some(_)) | (None, None) => return Err(Refusal::invalid("name a rule or a policy")),
@@ -307,23 +284,26 @@ impl Service {
         Ok(rules.iter().map(|rule| (rule.clone(), counted(self.shown(rule)))).collect())
     }
 
-    /// The rule that is named.
-    fn which(&self, which: WhichRule) -> Result<rule::Rule, Refusal> {
-        let (rules, plan) = (self.snapshot().cluster.rules.clone(), self.plan());
-        let unknown = || Refusal::not_found("there is no such rule: see weft policy ls");
+    /// The rule that is named, and how the store finds it.
+    fn which(&self, which: WhichRule) -> Result<(rule::Rule, RuleRef), Refusal> {
         match which {
-            WhichRule::Id(id) => plan.policy.names.get(&id).cloned().ok_or_else(unknown),
-            WhichRule::Name(name) => {
-                rules.iter().find(|rule| rule.name.as_ref() == Some(&name)).cloned().ok_or_else(unknown)
+            WhichRule::Id(id) => {
+                let unknown = || Refusal::not_found(format!("there is no rule {id}: see weft policy ls"));
+                let rule = self.plan().policy.names.get(&id).cloned().ok_or_else(unknown)?;
+                Ok((rule.clone(), RuleRef::Saying(Box::new(rule))))
             }
-            WhichRule::Says(rule) => Ok(*rule),
+            WhichRule::Name(name) => {
+                let unknown = || Refusal::not_found(format!("there is no rule with the name {name}"));
+                let rules = self.snapshot().cluster.rules.clone();
+                let rule = rules.iter().find(|rule| rule.name.as_ref() == Some(&name)).cloned().ok_or_else(unknown)?;
+                Ok((rule, RuleRef::Named(name)))
+            }
+            WhichRule::Says(rule) => Ok(((*rule).clone(), RuleRef::Saying(rule))),
         }
     }
 
     fn shown(&self, rule: &rule::Rule) -> Rule {
-        let plan = self.plan();
-        let id = plan.policy.names.iter().find(|(_, known)| known.says_same(rule)).map(|(id, _)| *id);
-        Rule::of(id, rule)
+        Rule::of(self.plan().number_of(rule), rule)
     }
 
     fn count(&self, cluster: &crate::model::cluster::Cluster, app: &app::App) -> u64 {
@@ -331,12 +311,14 @@ impl Service {
     }
 }
 
-fn blocks_of(blocks: Vec<Block>) -> BTreeMap<HostName, Vec<Prefix>> {
-    let mut of: BTreeMap<HostName, Vec<Prefix>> = BTreeMap::new();
+/// Adds blocks to those that hosts have, each once.
+fn give(given: &mut BTreeMap<HostName, Vec<Prefix>>, blocks: Vec<Block>) {
     for Block { host, prefix } in blocks {
-        of.entry(host).or_default().push(prefix);
+        let own = given.entry(host).or_default();
+        if !own.contains(&prefix) {
+            own.push(prefix);
+        }
     }
-    of
 }
 
 fn unknown(name: &AppName) -> Refusal {

@@ -27,17 +27,13 @@ use crate::kernel::{
     config, link,
     tables::{Keyed as _, Map, PerCpu},
 };
-use crate::model::name::HostName;
+use crate::model::{name::HostName, traffic::protocol_name};
 use crate::observe::Seen;
 use crate::plan::NodePlan;
 use crate::status::EndpointState;
 use crate::store::Snapshot;
 
-use super::{
-    Service,
-    naming::{Names, protocol_name},
-    why::is_policy,
-};
+use super::{Service, naming::Names, why::is_policy};
 
 /// How many flows are listed unless more are asked for.
 const FLOWS: usize = 1000;

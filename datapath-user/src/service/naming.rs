@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use weft_common::{
     addr::Ip,
-    header::protocol,
     id::{AppId, Identity, PeerId, RoleId},
     policy::{BY_DEFAULT, Direction},
     route::{Hop, HopKind},
@@ -108,18 +107,5 @@ impl Names<'_> {
             HopKind::Host => "host".to_owned(),
             HopKind::Nowhere => "nowhere".to_owned(),
         }
-    }
-}
-
-/// The word for a transport protocol.
-pub(super) fn protocol_name(number: u8) -> String {
-    match number {
-        protocol::ICMP => "icmp".to_owned(),
-        protocol::IGMP => "igmp".to_owned(),
-        protocol::TCP => "tcp".to_owned(),
-        protocol::UDP => "udp".to_owned(),
-        protocol::ICMPV6 => "icmpv6".to_owned(),
-        protocol::SCTP => "sctp".to_owned(),
-        other => format!("protocol {other}"),
     }
 }

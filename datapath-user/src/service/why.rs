@@ -177,8 +177,7 @@ fn others(names: &Names<'_>, speaking: &[Speaks<'_>], found: Found) -> (Vec<Also
     let more = others.len().saturating_sub(OTHERS);
     others.truncate(OTHERS);
     let also = |speaks: &Speaks<'_>| {
-        let mut known = names.plan.policy.names.iter();
-        let id = known.find(|(_, rule)| rule.says_same(speaks.rule)).map(|(id, _)| *id);
+        let id = names.plan.number_of(speaks.rule);
         Also { rule: RuleMention::of(id, speaks.rule), direction: speaks.direction.into() }
     };
     (others.into_iter().map(also).collect(), more as u64)

@@ -20,8 +20,9 @@ use weft_common::{
 };
 
 use crate::kernel::{config, link};
+use crate::model::traffic::protocol_name;
 
-use super::naming::{Names, protocol_name};
+use super::naming::Names;
 
 impl Names<'_> {
     pub(super) fn config(&self, value: &Config) -> String {

@@ -53,7 +53,7 @@ use std::{
 };
 
 use weft_common::{
-    id::AppId,
+    id::{AppId, Identity},
     policy::{Direction, PeerKey, PrefixKey, Rule, RuleKey, RuleSet, SetKey},
 };
 
@@ -152,7 +152,8 @@ pub(super) fn compile(cluster: &Cluster, ends: Ends, before: &Ids) -> (Policy, P
 impl Policy {
     /// Whether there are sets for rules that are tried.
     pub(super) fn is_tried(&self) -> bool {
-        self.sets.keys().any(|key| key.slot & SetKey::SHADOW != 0)
+        // Then every subject has one.
+        self.sets.contains_key(&SetKey::new(Identity::HOST, Direction::Egress, SetKey::SHADOW))
     }
 
     /// Whether the rules and apps it was made of are those of `cluster`. Equal parts of two clusters are mostly
