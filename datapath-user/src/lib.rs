@@ -11,8 +11,9 @@ pub mod store;
 // Pure: what operators write of policies and apps.
 pub mod manifest;
 
-// Pure: the difference of two tables.
+// Pure: the difference of two tables, and tables that share what they have in common.
 mod delta;
+pub mod shared;
 
 // Pure: what this host should have.
 pub mod plan;

@@ -165,7 +165,7 @@ impl World {
         };
         let cluster = Cluster {
             apps: Arc::new(apps),
-            rules: Arc::new(self.policies.iter().flat_map(of).collect()),
+            rules: Arc::new(self.policies.iter().flat_map(of).map(Arc::new).collect()),
             policies: Arc::new(
                 self.policies.iter().map(|(name, (policy, _))| (name.clone(), policy.clone())).collect(),
             ),

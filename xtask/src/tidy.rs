@@ -20,15 +20,16 @@ use source::Source;
 const EDGES: &[(&str, &[&str])] = &[
     ("model", &["common"]),
     ("delta", &[]),
+    ("shared", &["delta"]),
     ("store", &["model", "delta"]),
     ("manifest", &["model", "store", "common"]),
     ("status", &["model"]),
     ("order", &[]),
-    ("plan", &["model", "common"]),
+    ("plan", &["model", "shared", "common"]),
     // The only module that names aya, netlink and unsafe.
     ("kernel", &["common"]),
     // The only module that changes the kernel.
-    ("reconcile", &["plan", "delta", "kernel", "store", "status", "model", "common"]),
+    ("reconcile", &["plan", "delta", "shared", "kernel", "store", "status", "model", "common"]),
     ("ipam", &["model", "store"]),
     ("encrypt", &["model", "store"]),
     ("dns", &["model", "store"]),

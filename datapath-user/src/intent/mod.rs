@@ -171,7 +171,8 @@ pub fn export(cluster: &Cluster, names: &[PolicyName], loose: bool) -> Result<Ex
     }
     let is_meant = |name: &PolicyName| names.is_empty() || names.contains(name);
     let of = |name: Option<&PolicyName>| -> Vec<Rule> {
-        cluster.rules.iter().filter(|rule| rule.policy.as_ref() == name).cloned().collect()
+        let of = cluster.rules.iter().filter(|rule| rule.policy.as_ref() == name);
+        of.map(|rule| rule.as_ref().clone()).collect()
     };
     let mut policies: BTreeMap<PolicyName, (Policy, Vec<Rule>)> = cluster
         .policies

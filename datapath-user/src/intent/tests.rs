@@ -90,7 +90,7 @@ fn what_is_exported_is_applied_as_the_same() {
     assert_eq!(bare(&again), bare(&once));
     assert_eq!(diff(&once, &exported.manifest), [""; 0]);
     let mut loose = once.clone();
-    Arc::make_mut(&mut loose.rules).insert(0, "deny shop -> outside".parse().unwrap());
+    Arc::make_mut(&mut loose.rules).insert(0, Arc::new("deny shop -> outside".parse().unwrap()));
     assert_eq!(export(&loose, &[], false).unwrap().policies, ["blog"]);
     let all = export(&loose, &[], true).unwrap();
     assert_eq!(all.policies, ["blog", "rules"]);
@@ -129,7 +129,7 @@ fn what_breaks_an_expectation_is_refused_with_who_breaks_it() {
     let once = apply(&base(), BLOG).unwrap();
     let with = |rule: &str| {
         let mut next = once.clone();
-        Arc::make_mut(&mut next.rules).insert(0, rule.parse().unwrap());
+        Arc::make_mut(&mut next.rules).insert(0, Arc::new(rule.parse().unwrap()));
         next
     };
     let hole = with("allow shop -> blog tcp/22 precedence 9999");
@@ -137,7 +137,7 @@ fn what_breaks_an_expectation_is_refused_with_who_breaks_it() {
     assert_eq!(kept(&once, &with("allow shop -> blog tcp/23"), |_| false).unwrap(), 2);
     // What was broken before, by a hand in the file, stops nobody who repairs something else.
     let mut later = hole.clone();
-    Arc::make_mut(&mut later.rules).insert(0, "deny shop -> outside".parse().unwrap());
+    Arc::make_mut(&mut later.rules).insert(0, Arc::new("deny shop -> outside".parse().unwrap()));
     assert_eq!(kept(&hole, &later, |_| false).unwrap(), 1);
     kept(&hole, &later, |_| true).unwrap_err();
 }

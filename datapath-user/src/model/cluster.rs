@@ -30,7 +30,7 @@ pub struct Cluster {
     pub apps: Arc<BTreeMap<AppName, App>>,
     /// In the order in which they were written: of two rules that are equal otherwise the first is reported. Those of a
     /// policy are together.
-    pub rules: Arc<Vec<Rule>>,
+    pub rules: Arc<Vec<Arc<Rule>>>,
     /// What is known of sets of rules that come and go as one, beside their rules.
     pub policies: Arc<BTreeMap<PolicyName, Policy>>,
     /// Those that this host knows: its own, and others' if they told.

@@ -8,6 +8,7 @@ use super::{
     endpoint::{Addresses, DefaultRoute, Endpoint, EndpointKey, Netns},
     host::Host,
     name::LinkName,
+    rule::Rule,
 };
 
 /// Hosts h1, h2 and h3; apps shop (roles web, db) and blog (role db); endpoints shop/web-1 and blog/db-1 on h1.
@@ -38,10 +39,14 @@ pub(crate) fn cluster() -> Cluster {
     Cluster {
         apps: Arc::new(apps.into_iter().map(|app| (app.name.clone(), app)).collect()),
         hosts: Arc::new(hosts.into_iter().map(|host| (host.name.clone(), host)).collect()),
-        rules: Arc::new(rules.iter().map(|text| text.parse().unwrap()).collect()),
+        rules: self::rules(rules),
         endpoints: [web, db].into_iter().map(|endpoint| (endpoint.key.clone(), Arc::new(endpoint))).collect(),
         ..Cluster::default()
     }
+}
+
+pub(crate) fn rules(texts: impl IntoIterator<Item = impl AsRef<str>>) -> Arc<Vec<Arc<Rule>>> {
+    Arc::new(texts.into_iter().map(|text| Arc::new(text.as_ref().parse().unwrap())).collect())
 }
 
 pub(crate) fn app(name: &str, prefixes: &[&str], roles: &[&str]) -> App {

@@ -25,9 +25,8 @@ use crate::model::{
 };
 
 use super::{
-    ids::Ids,
     parties::{self, Addresses, Party, key_range},
-    rules::{self, Policy},
+    rules::Policy,
 };
 
 /// What can be asked about one cluster.
@@ -71,7 +70,7 @@ const OTHER: u8 = 253;
 impl<'a> Asker<'a> {
     /// Of a cluster, by the tables that it comes to. Rules that end are left out: what is asked has to hold without them.
     pub fn new(cluster: &'a Cluster) -> Self {
-        let (policy, _) = rules::compile(cluster, BTreeMap::new(), &Ids::default());
+        let policy = Policy::of(cluster);
         Self::over(cluster, Arc::new(policy))
     }
 
@@ -137,7 +136,7 @@ impl<'a> Asker<'a> {
     /// What decided, in words, and the rule if it was one.
     pub fn decider(&self, decision: &Decision, src: Identity, dst: Identity) -> Result<&rule::Rule, String> {
         let by_default = || default_of(self.cluster, decision.direction, src, dst);
-        self.policy.names.get(&decision.rule).ok_or_else(by_default)
+        self.policy.names.get(&decision.rule).map(AsRef::as_ref).ok_or_else(by_default)
     }
 
     fn set(&self, subject: Identity, direction: Direction) -> Option<RuleSet> {

@@ -13,7 +13,10 @@ use std::{
 
 use weft_common::{addr::Ip, id::PeerId, tunnel::Peer};
 
-use crate::model::{cluster::Cluster, name::HostName, stable};
+use crate::{
+    model::{cluster::Cluster, name::HostName, stable},
+    shared::{Shared, Spread},
+};
 
 use super::rules::{
     Policy,
@@ -38,29 +41,26 @@ pub struct PolicyIds {
     /// [`weft_common::policy::RuleKey::list`].
     pub lists: Numbers<List>,
     /// [`weft_common::policy::RuleSet::id`].
-    pub sets: Numbers<Set>,
+    pub sets: Numbers<Arc<Set>>,
 }
 
 /// The numbers of one kind of thing. 0 is never one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Numbers<C: Ord> {
-    of: BTreeMap<C, u32>,
-    /// Taken by what is not known, or twice.
-    also: BTreeSet<u32>,
+    of: Shared<C, u32>,
+    /// Those of `of`, and those that are taken by what is not known, or twice.
+    taken: Shared<u32, ()>,
 }
 
-/// What a number can start from.
-pub trait Content: Ord + Clone {
+/// What has a number, which starts from the hash: that depends on every part of the content, and on nothing else.
+pub trait Content: Spread {
     /// The greatest number there is.
     const LAST: u32 = u32::MAX;
-
-    /// Depends on every part of the content, and on nothing else.
-    fn hash(&self) -> u64;
 }
 
 impl<C: Ord> Default for Numbers<C> {
     fn default() -> Self {
-        Self { of: BTreeMap::new(), also: BTreeSet::new() }
+        Self { of: Shared::default(), taken: Shared::default() }
     }
 }
 
@@ -78,82 +78,64 @@ impl<C: Content> Numbers<C> {
     /// Numbers for `contents` beside these. When all are taken, the last ones get none.
     #[must_use]
     pub fn next(&self, contents: impl IntoIterator<Item = C>) -> Self {
-        let mut taken: BTreeSet<u32> = self.of.values().chain(&self.also).copied().collect();
         let contents: BTreeSet<C> = contents.into_iter().collect();
-        let mut of: BTreeMap<C, u32> = BTreeMap::new();
-        let mut new = Vec::new();
-        for content in contents {
-            match self.of(&content) {
-                Some(number) => {
-                    of.insert(content, number);
-                }
-                None => new.push(content),
+        let mut next = self.clone();
+        next.take(contents.iter().cloned());
+        let stay: BTreeSet<u32> = contents.iter().filter_map(|content| next.of(content)).collect();
+        next.keep(|number| stay.contains(&number));
+        next
+    }
+
+    /// Gives numbers to what has none. What is to be given up has to be given up after this, so that no number
+    /// changes its meaning.
+    pub(super) fn take(&mut self, contents: impl IntoIterator<Item = C>) {
+        let new = contents.into_iter().filter(|content| !self.of.contains_key(content));
+        // In order: which of two gets the number that both start from depends on nothing else.
+        for content in new.collect::<BTreeSet<C>>() {
+            if let Some(number) = self.free(&content) {
+                self.taken.insert(number, ());
+                self.of.insert(content, number);
             }
         }
-        for content in new {
-            if let Some(number) = free(&taken, start(&content), C::LAST) {
-                taken.insert(number);
-                of.insert(content, number);
-            }
+    }
+
+    /// Gives a number up.
+    pub(super) fn give_up(&mut self, content: &C) {
+        if let Some(number) = self.of.remove(content) {
+            self.taken.remove(&number);
         }
-        Self { of, also: BTreeSet::new() }
+    }
+
+    /// Gives all numbers up but these, also those of what is not known.
+    pub(super) fn keep(&mut self, stays: impl Fn(u32) -> bool) {
+        self.of.retain(|_, number| stays(*number));
+        let of = &self.of;
+        self.taken = of.values().map(|number| (*number, ())).collect();
+    }
+
+    /// The first number from where `content` starts, around the end, that is not taken.
+    fn free(&self, content: &C) -> Option<u32> {
+        let [a, b, c, d, ..] = content.hash().to_be_bytes();
+        let start = 1 + u32::from_be_bytes([a, b, c, d]) % C::LAST;
+        (start..=C::LAST).chain(1..start).find(|number| !self.taken.contains_key(number))
     }
 
     /// Notes what has which number already; of two numbers for the same the lower one.
     fn found(entries: impl IntoIterator<Item = (C, u32)>) -> Self {
         let mut numbers = Self::default();
         for (content, number) in entries {
-            match numbers.of.get_mut(&content) {
-                Some(other) => {
-                    numbers.also.insert(number.max(*other));
-                    *other = number.min(*other);
-                }
-                None => {
-                    numbers.of.insert(content, number);
-                }
-            }
+            numbers.taken.insert(number, ());
+            let of = numbers.of.entry_or(content, || number);
+            *of = number.min(*of);
         }
         numbers
     }
 
     /// Notes that these are taken too.
     fn beside(mut self, numbers: impl Iterator<Item = u32>) -> Self {
-        let known: BTreeSet<u32> = self.of.values().copied().collect();
-        self.also.extend(numbers.filter(|number| *number != 0 && !known.contains(number)));
+        self.taken.extend(numbers.filter(|number| *number != 0).map(|number| (number, ())));
         self
     }
-}
-
-fn start<C: Content>(content: &C) -> u32 {
-    let [a, b, c, d, ..] = content.hash().to_be_bytes();
-    1 + u32::from_be_bytes([a, b, c, d]) % C::LAST
-}
-
-/// The first number from `start` on, around the end, that is not taken.
-fn free(taken: &BTreeSet<u32>, start: u32, last: u32) -> Option<u32> {
-    let mut number = start;
-    // A run of taken numbers is walked by the set's own order.
-    for &hit in taken.range(start..=last) {
-        if hit != number {
-            return Some(number);
-        }
-        if number == last {
-            return free_from_first(taken, start);
-        }
-        number += 1;
-    }
-    Some(number)
-}
-
-fn free_from_first(taken: &BTreeSet<u32>, end: u32) -> Option<u32> {
-    let mut number = 1;
-    for &hit in taken.range(1..end) {
-        if hit != number {
-            return Some(number);
-        }
-        number += 1;
-    }
-    Some(number).filter(|number| *number < end)
 }
 
 impl Ids {
@@ -187,21 +169,32 @@ impl Ids {
     }
 }
 
+impl Spread for HostName {
+    fn hash(&self) -> u64 {
+        stable::hash("peer", &[self.as_str()])
+    }
+}
+
 impl Content for HostName {
     // A peer's number is an index into an array of 4096.
     const LAST: u32 = <weft_common::table::Peers as weft_common::table::Table>::MAX - 1;
+}
 
+impl Spread for String {
     fn hash(&self) -> u64 {
-        stable::hash("peer", &[self.as_str()])
+        stable::hash("rule", &[self])
     }
 }
 
 impl Content for String {
     // The others say what was counted under no rule.
     const LAST: u32 = weft_common::table::Account::LAST_RULE;
+}
 
+/// Of numbers that start from hashes.
+impl Spread for u32 {
     fn hash(&self) -> u64 {
-        stable::hash("rule", &[self])
+        (*self).into()
     }
 }
 
@@ -221,12 +214,14 @@ mod tests {
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
     struct Same(char);
 
-    impl Content for Same {
-        const LAST: u32 = 4;
-
+    impl Spread for Same {
         fn hash(&self) -> u64 {
             2 << 32
         }
+    }
+
+    impl Content for Same {
+        const LAST: u32 = 4;
     }
 
     fn shown(numbers: &Numbers<Same>) -> Vec<(char, u32)> {

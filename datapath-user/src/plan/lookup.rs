@@ -36,7 +36,7 @@ impl Rules for At<'_> {
 
     fn prefix_list(&self, key: &PrefixKey) -> Option<u32> {
         let cut = |len: u32| PrefixKey { set: key.set, addr: cut(key.addr, len.saturating_sub(32)) };
-        longest(&self.policy.prefix_lists, cut).copied()
+        longest(self.policy.prefix_lists.beside(&(0, *key)), cut).copied()
     }
 
     fn rule(&self, key: &RuleKey) -> Option<Rule> {
@@ -46,7 +46,7 @@ impl Rules for At<'_> {
             let mask = u16::MAX.checked_shl(56_u32.saturating_sub(len)).unwrap_or(0);
             RuleKey { list: key.list, protocol, port: (port & mask).to_be_bytes(), reserved: 0 }
         };
-        longest(&self.policy.rules, cut).copied()
+        longest(self.policy.rules.beside(&(0, *key)), cut).copied()
     }
 
     fn now(&self) -> u64 {

@@ -169,7 +169,7 @@ fn meant(selector: &Selector, (who, app): (Identity, Option<&App>), at: Option<s
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, sync::Arc, time::UNIX_EPOCH};
+    use std::{sync::Arc, time::UNIX_EPOCH};
 
     use proptest::prelude::*;
     use weft_common::{
@@ -180,17 +180,17 @@ mod tests {
 
     use super::*;
     use crate::model::{example, prefix::Prefix, selector::Net};
-    use crate::plan::{ids::Ids, rules::compile};
+    use crate::plan::rules::Policy;
 
     fn cluster(rules: &[String]) -> Cluster {
-        let rules = rules.iter().filter_map(|text| text.parse().ok()).collect();
-        Cluster { rules: Arc::new(rules), ..example::cluster() }
+        let rules = rules.iter().filter_map(|text| text.parse().ok()).map(Arc::new);
+        Cluster { rules: Arc::new(rules.collect()), ..example::cluster() }
     }
 
     fn decided(cluster: &Cluster, query: &Query) -> (Decision, Option<Rule>) {
-        let (policy, _) = compile(cluster, BTreeMap::new(), &Ids::default());
+        let policy = Policy::of(cluster);
         let decision = decide(&policy.at(0), Epoch(0), query);
-        (decision, policy.names.get(&decision.rule).cloned())
+        (decision, policy.names.get(&decision.rule).map(|rule| rule.as_ref().clone()))
     }
 
     fn selector() -> impl Strategy<Value = &'static str> {
@@ -277,14 +277,14 @@ mod tests {
             let sides = (side(from, src_addr), side(to, dst_addr));
             let traffic = format!("tcp/{port}").parse().unwrap();
             let Some(new) = would(&speaking, action, sides, traffic).unwrap() else { return Ok(()) };
-            let changed = Cluster { rules: Arc::new(cluster.rules.iter().cloned().chain([new.clone()]).collect()), ..cluster.clone() };
+            let changed = Cluster { rules: Arc::new(cluster.rules.iter().cloned().chain([Arc::new(new.clone())]).collect()), ..cluster.clone() };
             let (after, _) = decided(&changed, &query);
             prop_assert_eq!(after.verdict.is_ok(), !allowed, "{} beside {:?}", new, cluster.rules);
             // A smaller precedence than the usual one is never asked for; a greater one is needed.
             if new.precedence > Precedence::DEFAULT {
                 let less = Precedence::new(new.precedence.raw() - 1).unwrap();
                 let weaker = Rule { precedence: less, ..new };
-                let rules = cluster.rules.iter().cloned().chain([weaker.clone()]).collect();
+                let rules = cluster.rules.iter().cloned().chain([Arc::new(weaker.clone())]).collect();
                 let (after, _) = decided(&Cluster { rules: Arc::new(rules), ..cluster.clone() }, &query);
                 prop_assert_eq!(after.verdict.is_ok(), allowed, "{} is enough beside {:?}", weaker, cluster.rules);
             }

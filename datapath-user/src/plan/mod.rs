@@ -80,11 +80,10 @@ impl NodePlan {
 /// it is an empty plan with the numbers that [`Ids::recover`] found.
 pub fn plan(cluster: &Cluster, host: &HostName, facts: &Facts, before: &NodePlan) -> NodePlan {
     let peer_numbers = before.ids.next_peers(cluster, host);
-    let ends = rules::ends(cluster, facts.clock);
-    let (policy, policy_ids) = if before.policy.is_of(cluster) && before.policy.has_ends(&ends) {
+    let (policy, policy_ids) = if before.policy.is_of(cluster) && before.policy.ends_by(facts.clock) {
         (Arc::clone(&before.policy), Arc::clone(&before.ids.policy))
     } else {
-        let (policy, ids) = rules::compile(cluster, ends, &before.ids);
+        let (policy, ids) = rules::compile(cluster, Some(facts.clock), (&before.policy, &before.ids.policy));
         (Arc::new(policy), Arc::new(ids))
     };
     let ids = Ids { peers: peer_numbers, policy: policy_ids };

@@ -15,6 +15,7 @@ use weft_common::{
     verdict::DropReason,
 };
 
+mod following;
 mod meaning;
 
 use super::{
@@ -331,7 +332,7 @@ impl World {
             }
             (app.name.clone(), app)
         });
-        let rules = self.rules.iter().map(|rule| Self::text(rule).parse().unwrap());
+        let rules = self.rules.iter().map(|rule| Arc::new(Self::text(rule).parse().unwrap()));
         Cluster { apps: Arc::new(apps.collect()), rules: Arc::new(rules.collect()), ..Cluster::default() }
     }
 }
@@ -480,7 +481,7 @@ fn compiled_tables_say_what_the_rules_say() {
         let world = World::random(&mut random);
         let cluster = world.cluster();
         let plan = plan(&cluster, &"h1".parse().unwrap(), &facts, &before);
-        let number = |rule: &crate::model::rule::Rule| {
+        let number = |rule: &Arc<crate::model::rule::Rule>| {
             plan.policy.names.iter().find(|(_, named)| named.says_same(rule)).map(|(number, _)| *number).unwrap()
         };
         let numbers: Vec<u32> = cluster.rules.iter().map(number).collect();

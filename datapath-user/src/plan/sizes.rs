@@ -2,9 +2,11 @@
 //!
 //! During a change the new entries stand beside the old ones, so what counts is both together.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt};
 
 use weft_common::table::{self, Table};
+
+use crate::shared::{Shared, Spread};
 
 use super::NodePlan;
 
@@ -27,8 +29,6 @@ impl NodePlan {
     /// How full each table would be if this plan took the place of `running`.
     pub fn sizes(&self, running: &Self) -> Vec<Size> {
         let (new, old) = (&self.policy, &running.policy);
-        // Most plans change no policy, and its tables are the large ones.
-        let same = Arc::ptr_eq(new, old);
         vec![
             size::<table::Endpoints>(union(&self.endpoints, &running.endpoints)),
             size::<table::Routes>(union(&self.routes, &running.routes)),
@@ -37,13 +37,9 @@ impl NodePlan {
             size::<table::Members>(union(&self.members, &running.members)),
             // Both slots.
             size::<table::Sets>(new.sets.len() + old.sets.len().max(new.sets.len())),
-            size::<table::PeerLists>(if same { new.peer_lists.len() } else { union(&new.peer_lists, &old.peer_lists) }),
-            size::<table::PrefixLists>(if same {
-                new.prefix_lists.len()
-            } else {
-                union(&new.prefix_lists, &old.prefix_lists)
-            }),
-            size::<table::RuleLists>(if same { new.rules.len() } else { union(&new.rules, &old.rules) }),
+            size::<table::PeerLists>(both(&new.peer_lists, &old.peer_lists)),
+            size::<table::PrefixLists>(both(&new.prefix_lists, &old.prefix_lists)),
+            size::<table::RuleLists>(both(&new.rules, &old.rules)),
         ]
     }
 
@@ -66,6 +62,10 @@ fn peers(needed: usize) -> Size {
 
 fn union<K: Ord, V>(new: &BTreeMap<K, V>, old: &BTreeMap<K, V>) -> usize {
     new.len() + old.keys().filter(|key| !new.contains_key(*key)).count()
+}
+
+fn both<K: Spread, V: Clone + PartialEq>(new: &Shared<K, V>, old: &Shared<K, V>) -> usize {
+    new.len() + new.delta(old).del.len()
 }
 
 impl fmt::Display for Size {

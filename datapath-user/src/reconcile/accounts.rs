@@ -98,8 +98,9 @@ mod tests {
         let (shop, blog, gone) = (AppId(100), AppId(200), AppId(300));
         let set = |app| (SetKey { app, ..SetKey::default() }, RuleSet::default());
         let rule: Rule = "allow shop -> blog".parse().unwrap();
-        let policy =
-            Policy { sets: [shop, blog, AppId::HOST].map(set).into(), names: [(7, rule)].into(), ..Policy::default() };
+        let mut policy = Policy::default();
+        policy.sets.extend([shop, blog, AppId::HOST].map(set));
+        policy.names.insert(7, rule.into());
         let apps = policy.sets.keys().map(|set| set.app).collect();
         let check = |src, dst, rule, expect| {
             let account = Account::new(src, dst, rule);

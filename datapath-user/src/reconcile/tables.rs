@@ -13,13 +13,17 @@ use weft_common::{
     table,
 };
 
-use crate::delta::delta;
+use crate::delta::{Delta, delta};
 use crate::kernel::{
     config::{ConfigCell, grace},
     pins::Pins,
     tables::{Keyed, Map, TableError, Trie},
 };
-use crate::plan::{NodePlan, rules::Policy};
+use crate::plan::{
+    NodePlan,
+    rules::{Policy, Read},
+};
+use crate::shared::{Shared, Spread};
 
 /// Handles of the tables that a plan fills.
 #[derive(Debug)]
@@ -38,7 +42,12 @@ pub(super) struct Tables {
     late: Option<Late>,
     /// Whether the tables were changed and no epoch says so yet.
     owes_epoch: bool,
+    /// What the slots of the rule sets hold, where that need not be read.
+    slots: [Option<Sets>; 2],
 }
+
+/// Table SETS of one slot, with its keys as a plan has them.
+type Sets = Shared<SetKey, RuleSet>;
 
 /// Which tables are compared. Those of policy can be large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +95,7 @@ impl Tables {
             // An earlier daemon may have died before it waited for programs that still ran.
             late: Some(Late::default()),
             owes_epoch: false,
+            slots: [None, None],
         })
     }
 
@@ -96,20 +106,17 @@ impl Tables {
 
     /// What the tables hold, as far as a plan after a restart has to know: numbers in use keep their meaning.
     pub(super) fn read(&self) -> Result<NodePlan> {
-        let slot = self.epoch().slot();
-        let sets = self.sets.entries()?.into_iter().filter(|(key, _)| key.slot & !SetKey::SHADOW == slot);
-        let policy = Policy {
-            sets: sets.map(|(key, set)| (SetKey { slot: key.slot & SetKey::SHADOW, ..key }, set)).collect(),
+        let policy = Policy::default().with_tables_of(Read {
+            sets: self.slot(self.epoch().slot())?,
             peer_lists: self.peer_lists.entries()?,
             prefix_lists: self.prefix_lists.entries()?,
             rules: self.rules.entries()?,
-            ..Policy::default()
-        };
+        });
         Ok(NodePlan { peers: self.peers.entries()?, policy: policy.into(), ..NodePlan::default() })
     }
 
     /// Makes the tables as the plan has them. Those of policy have to be looked at when the plan has another policy
-    /// than the one before. `known` is what the others hold, where that need not be read.
+    /// than the one before. `known` is what all hold, where that need not be read.
     pub(super) fn apply(&mut self, plan: &NodePlan, look: Look, known: Option<&NodePlan>) -> Result<Applied> {
         // Programs that still run read what would be written over.
         let failures = self.finish()?;
@@ -135,11 +142,17 @@ impl Tables {
         };
         let mut late = Late::default();
         if whole {
-            late.rules = put(&self.rules, &policy.rules, None, &mut applied);
-            late.prefix_lists = put(&self.prefix_lists, &policy.prefix_lists, None, &mut applied);
-            late.peer_lists = put(&self.peer_lists, &policy.peer_lists, None, &mut applied);
+            if known.is_none() {
+                self.slots = [None, None];
+            }
+            let known = known.map(|known| known.policy.as_ref());
+            late.rules = put_shared(&self.rules, &policy.rules, known.map(|known| &known.rules), &mut applied);
+            let prefix_lists = known.map(|known| &known.prefix_lists);
+            late.prefix_lists = put_shared(&self.prefix_lists, &policy.prefix_lists, prefix_lists, &mut applied);
+            let peer_lists = known.map(|known| &known.peer_lists);
+            late.peer_lists = put_shared(&self.peer_lists, &policy.peer_lists, peer_lists, &mut applied);
         }
-        let sets_differ = whole && self.sets_differ(policy, epoch, &mut applied);
+        let sets_differ = whole && self.sets_differ(policy, epoch.slot(), &mut applied);
         let config = table::Config { epoch, ..plan.config };
         if self.config.load() != config {
             applied.note("CONFIG", 1);
@@ -174,12 +187,10 @@ impl Tables {
         Ok(applied.failures)
     }
 
-    fn sets_differ(&self, policy: &Policy, epoch: Epoch, applied: &mut Applied) -> bool {
-        match self.sets.entries() {
+    fn sets_differ(&self, policy: &Policy, slot: u8, applied: &mut Applied) -> bool {
+        match self.slot(slot) {
             Ok(have) => {
-                let have = in_slot(have, epoch.slot());
-                let want = with_slot(policy, epoch.slot());
-                let differences = delta(&want, &have).len();
+                let differences = policy.sets.delta(&have).len();
                 applied.note("SETS", differences);
                 differences > 0
             }
@@ -191,24 +202,44 @@ impl Tables {
     }
 
     /// Writes the rule sets of an epoch that is not in force yet. Says whether all of them are there.
-    fn fill_slot(&self, policy: &Policy, epoch: Epoch, applied: &mut Applied) -> bool {
+    fn fill_slot(&mut self, policy: &Policy, epoch: Epoch, applied: &mut Applied) -> bool {
         let before = applied.failures.len();
-        match self.sets.entries() {
+        let slot = epoch.slot();
+        let of_slot = |key: &SetKey| SetKey { slot: key.slot | slot, ..*key };
+        match self.slot(slot) {
             Ok(have) => {
-                let have = in_slot(have, epoch.slot());
-                let want = with_slot(policy, epoch.slot());
-                let change = delta(&want, &have);
-                let puts = change.put.iter().map(|(key, set)| self.sets.put(key, set));
-                let dels = change.del.iter().map(|key| self.sets.delete(key));
+                let Delta { put, del } = policy.sets.delta(&have);
+                let puts = put.iter().map(|(key, set)| self.sets.put(&of_slot(key), set));
+                let dels = del.iter().map(|key| self.sets.delete(&of_slot(key)));
                 applied.failures.extend(puts.chain(dels).filter_map(Result::err));
             }
             Err(error) => applied.failures.push(error),
         }
-        applied.failures.len() == before
+        let is_filled = applied.failures.len() == before;
+        self.slots[usize::from(slot)] = is_filled.then(|| policy.sets.clone());
+        is_filled
+    }
+
+    fn slot(&self, slot: u8) -> Result<Sets, TableError> {
+        if let Some(known) = &self.slots[usize::from(slot)] {
+            return Ok(known.clone());
+        }
+        let sets = self.sets.entries()?.into_iter().filter(|(key, _)| key.slot & !SetKey::SHADOW == slot);
+        Ok(sets.map(|(key, set)| (SetKey { slot: key.slot & SetKey::SHADOW, ..key }, set)).collect())
     }
 }
 
 impl Applied {
+    fn put<T: Keyed>(&mut self, table: &T, change: Delta<'_, T::Key, T::Value>) -> Vec<T::Key> {
+        self.note(table.name(), change.len());
+        self.failures.extend(change.put.iter().filter_map(|(key, value)| table.put(key, value).err()));
+        change.del.into_iter().copied().collect()
+    }
+
+    fn read<T: Keyed>(&mut self, table: &T) -> Option<BTreeMap<T::Key, T::Value>> {
+        table.entries().map_err(|error| self.failures.push(error)).ok()
+    }
+
     fn remove<T: Keyed>(&mut self, table: &T, keys: &[T::Key]) {
         self.failures.extend(keys.iter().filter_map(|key| table.delete(key).err()));
     }
@@ -220,14 +251,6 @@ impl Applied {
     }
 }
 
-fn in_slot(sets: BTreeMap<SetKey, RuleSet>, slot: u8) -> BTreeMap<SetKey, RuleSet> {
-    sets.into_iter().filter(|(key, _)| key.slot & !SetKey::SHADOW == slot).collect()
-}
-
-fn with_slot(policy: &Policy, slot: u8) -> BTreeMap<SetKey, RuleSet> {
-    policy.sets.iter().map(|(key, set)| (SetKey { slot: key.slot | slot, ..*key }, *set)).collect()
-}
-
 /// Puts what is missing or different, and gives the keys of the rest. `known` is what the table holds; else it is read.
 fn put<T: Keyed>(
     table: &T,
@@ -235,22 +258,19 @@ fn put<T: Keyed>(
     known: Option<&BTreeMap<T::Key, T::Value>>,
     applied: &mut Applied,
 ) -> Vec<T::Key> {
-    let read;
-    let have = match known {
-        Some(have) => have,
-        None => match table.entries() {
-            Ok(have) => {
-                read = have;
-                &read
-            }
-            Err(error) => {
-                applied.failures.push(error);
-                return Vec::new();
-            }
-        },
-    };
-    let change = delta(want, have);
-    applied.note(table.name(), change.len());
-    applied.failures.extend(change.put.iter().filter_map(|(key, value)| table.put(key, value).err()));
-    change.del.into_iter().copied().collect()
+    match known {
+        Some(have) => applied.put(table, delta(want, have)),
+        None => applied.read(table).map(|have| applied.put(table, delta(want, &have))).unwrap_or_default(),
+    }
+}
+
+/// The same of a table that shares most of it with the one before.
+fn put_shared<T: Keyed<Key: Spread>>(
+    table: &T,
+    want: &Shared<T::Key, T::Value>,
+    known: Option<&Shared<T::Key, T::Value>>,
+    applied: &mut Applied,
+) -> Vec<T::Key> {
+    let have = known.cloned().or_else(|| applied.read(table).map(Shared::from));
+    have.map(|have| applied.put(table, want.delta(&have))).unwrap_or_default()
 }

@@ -1,6 +1,6 @@
 //! The use cases as the API asks for them.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use tokio::sync::{broadcast::error::RecvError, mpsc, oneshot};
 
@@ -281,7 +281,7 @@ impl Service {
             tried: shown.id.and_then(|id| tried.remove(&id)),
             ..shown
         };
-        Ok(rules.iter().map(|rule| (rule.clone(), counted(self.shown(rule)))).collect())
+        Ok(rules.iter().map(|rule| (rule.as_ref().clone(), counted(self.shown(rule)))).collect())
     }
 
     /// The rule that is named, and how the store finds it.
@@ -290,13 +290,14 @@ impl Service {
             WhichRule::Id(id) => {
                 let unknown = || Refusal::not_found(format!("there is no rule {id}: see weft policy ls"));
                 let rule = self.plan().policy.names.get(&id).cloned().ok_or_else(unknown)?;
+                let rule = Arc::unwrap_or_clone(rule);
                 Ok((rule.clone(), RuleRef::Saying(Box::new(rule))))
             }
             WhichRule::Name(name) => {
                 let unknown = || Refusal::not_found(format!("there is no rule with the name {name}"));
                 let rules = self.snapshot().cluster.rules.clone();
                 let rule = rules.iter().find(|rule| rule.name.as_ref() == Some(&name)).cloned().ok_or_else(unknown)?;
-                Ok((rule, RuleRef::Named(name)))
+                Ok((Arc::unwrap_or_clone(rule), RuleRef::Named(name)))
             }
             WhichRule::Says(rule) => Ok(((*rule).clone(), RuleRef::Saying(rule))),
         }

@@ -73,21 +73,21 @@ impl Service {
         show!(
             table::PeerLists,
             entries!(Map, table::PeerLists),
-            Some(&plan.policy.peer_lists),
+            Some(&plan.policy.peer_lists.in_order()),
             words!(peer_key),
             words!(list)
         );
         show!(
             table::PrefixLists,
             entries!(Trie, table::PrefixLists),
-            Some(&plan.policy.prefix_lists),
+            Some(&plan.policy.prefix_lists.in_order()),
             words!(prefix_key),
             words!(list)
         );
         show!(
             table::RuleLists,
             entries!(Trie, table::RuleLists),
-            Some(&plan.policy.rules),
+            Some(&plan.policy.rules.in_order()),
             words!(rule_key),
             words!(rule_value)
         );

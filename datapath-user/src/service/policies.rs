@@ -21,7 +21,10 @@ use crate::kernel::{
     tables::{Keyed as _, Map, Trie},
 };
 use crate::model::cluster::{Cluster, Revision};
-use crate::plan::{digest::Digest, rules::Policy};
+use crate::plan::{
+    digest::Digest,
+    rules::{Policy, Read},
+};
 use crate::store::{
     Snapshot,
     change::{self, Change, SetPolicies},
@@ -180,16 +183,15 @@ fn is_of_policy(change: &Change) -> bool {
 }
 
 /// The policy that the kernel's tables hold, as the slot in force has it.
-fn in_kernel(pins: &Pins) -> anyhow::Result<Policy> {
+fn in_kernel(pins: &Pins) -> anyhow::Result<Read> {
     let epoch: Epoch = ConfigCell::open(pins)?.load().epoch;
     let sets = Map::<table::Sets>::open(pins)?.entries()?.into_iter();
     let in_force = sets.filter(|(key, _)| key.slot & !SetKey::SHADOW == epoch.slot());
-    Ok(Policy {
+    Ok(Read {
         sets: in_force.map(|(key, set)| (SetKey { slot: key.slot & SetKey::SHADOW, ..key }, set)).collect(),
         peer_lists: Map::<table::PeerLists>::open(pins)?.entries()?,
         prefix_lists: Trie::<table::PrefixLists>::open(pins)?.entries()?,
         rules: Trie::<table::RuleLists>::open(pins)?.entries()?,
-        ..Policy::default()
     })
 }
 

@@ -86,7 +86,7 @@ pub fn apply(cluster: &Cluster, change: &Change, me: &HostName, now: Revision) -
             // Those of no policy come first.
             let own = cluster.rules.partition_point(|rule| rule.policy.is_none());
             if !cluster.rules[..own].iter().any(|old| old.says_same(rule)) {
-                Arc::make_mut(&mut next.rules).insert(own, rule.clone());
+                Arc::make_mut(&mut next.rules).insert(own, Arc::new(rule.clone()));
             }
         }
         Change::RemoveRule(which) => {
@@ -138,7 +138,7 @@ pub(super) fn position(cluster: &Cluster, which: &RuleRef) -> Result<usize, Chan
         RuleRef::Saying(said) => rule.says_same(said),
     };
     let mut found = cluster.rules.iter().enumerate().filter(|(_, rule)| is_it(rule)).peekable();
-    if let Some((_, Rule { policy: Some(policy), .. })) = found.peek() {
+    if let Some(policy) = found.peek().and_then(|(_, rule)| rule.policy.as_ref()) {
         return Err(ChangeError::InUse(format!(
             "the rule is of policy {policy}: change the policy's manifest and apply it"
         )));
@@ -163,7 +163,7 @@ fn promote(next: &mut Cluster, which: &Promoted) -> Result<(), ChangeError> {
     };
     let rules = Arc::make_mut(&mut next.rules);
     for at in at {
-        rules[at].shadow = false;
+        Arc::make_mut(&mut rules[at]).shadow = false;
     }
     Ok(())
 }
@@ -236,10 +236,10 @@ fn set_policies(next: &mut Cluster, SetPolicies { put, remove, apps }: &SetPolic
     policies.retain(|name, _| !remove.contains(name));
     policies.extend(put.iter().map(|(name, (policy, _))| (name.clone(), policy.clone())));
     let stays = |policy: &PolicyName| !put.contains_key(policy) && !remove.contains(policy);
-    let mut rules: Vec<Rule> =
+    let mut rules: Vec<Arc<Rule>> =
         next.rules.iter().filter(|rule| rule.policy.as_ref().is_none_or(stays)).cloned().collect();
     let of = |(name, (_, rules)): (&PolicyName, &(Policy, Vec<Rule>))| {
-        rules.iter().map(|rule| Rule { policy: Some(name.clone()), ..rule.clone() }).collect::<Vec<_>>()
+        rules.iter().map(|rule| Arc::new(Rule { policy: Some(name.clone()), ..rule.clone() })).collect::<Vec<_>>()
     };
     rules.extend(put.iter().flat_map(of));
     // In the order in which they are read again: those of no policy, then by the policies' names.
@@ -257,7 +257,7 @@ fn remove_app(next: &mut Cluster, name: &AppName) -> Result<(), ChangeError> {
     if let Some(key) = next.endpoints.keys().find(|key| key.app == *name) {
         return Err(ChangeError::InUse(format!("app {name} has endpoint {key}: detach it first")));
     }
-    let names = |rule: &&Rule| [&rule.from, &rule.to].into_iter().any(|side| side.app() == Some(name));
+    let names = |rule: &&Arc<Rule>| [&rule.from, &rule.to].into_iter().any(|side| side.app() == Some(name));
     if let Some(rule) = next.rules.iter().find(names) {
         return Err(ChangeError::InUse(format!("app {name} is named by rule `{rule}`: remove it first")));
     }

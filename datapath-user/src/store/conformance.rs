@@ -94,7 +94,8 @@ impl Lab {
     /// What is described, with rules as they are wherever they are written.
     fn cluster(&self) -> Cluster {
         let mut cluster = self.now().cluster.as_ref().clone();
-        cluster.rules = Arc::new(cluster.rules.iter().map(|rule| Rule { source: None, ..rule.clone() }).collect());
+        cluster.rules =
+            Arc::new(cluster.rules.iter().map(|rule| Rule { source: None, ..rule.as_ref().clone() }.into()).collect());
         cluster
     }
 

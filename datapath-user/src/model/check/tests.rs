@@ -110,7 +110,7 @@ fn hosts_have_addresses_of_their_own() {
 #[test]
 fn rules_speak_of_what_there_is_and_only_once() {
     let add = |texts: &[&str]| {
-        faults(|cluster| Arc::make_mut(&mut cluster.rules).extend(texts.iter().map(|text| text.parse().unwrap())))
+        faults(|cluster| Arc::make_mut(&mut cluster.rules).extend(example::rules(texts).iter().cloned()))
     };
     assert_eq!(
         add(&["allow wiki -> shop"]),

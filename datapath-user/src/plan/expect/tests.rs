@@ -9,7 +9,7 @@ use crate::plan::matrix::{Passes, between};
 fn cluster(rules: &[&str], expect: &[&str]) -> Cluster {
     let expect = expect.iter().map(|text| text.parse().unwrap()).collect();
     Cluster {
-        rules: Arc::new(rules.iter().map(|text| text.parse().unwrap()).collect()),
+        rules: example::rules(rules),
         policies: Arc::new(BTreeMap::from([("p".parse().unwrap(), Policy { expect })])),
         ..example::cluster()
     }

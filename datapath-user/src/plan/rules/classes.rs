@@ -1,7 +1,7 @@
 //! Rules with numbers in the place of names: which classes of identities each speaks of.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -10,18 +10,28 @@ use weft_common::{
     policy::{Action, Direction, Rank},
 };
 
-use crate::model::{
-    app::{App, Role},
-    cluster::Cluster,
-    rule::Rule,
-    selector::{Net, Selector},
-    traffic::{NamedPorts, Region},
+use crate::{
+    model::{
+        app::{App, Role},
+        cluster::Cluster,
+        rule::Rule,
+        selector::{Net, Selector},
+        traffic::{NamedPorts, Region},
+    },
+    shared::Spread,
 };
 
-use super::{Ends, width};
+use super::{super::facts::Clock, end, width};
 
 /// An app and a role of it, as [`weft_common::policy::PeerKey`] has them: both may be any.
 pub(super) type Class = (AppId, RoleId);
+
+/// The classes of an app are together.
+impl Spread for Class {
+    fn hash(&self) -> u64 {
+        self.0.0.into()
+    }
+}
 
 /// Every app.
 pub(super) const ANY: Class = (AppId::ANY, RoleId::ANY);
@@ -31,12 +41,12 @@ pub(super) const HOST: Class = (Identity::HOST.app, Identity::HOST.role);
 pub(super) const OUTSIDE: Class = (Identity::OUTSIDE.app, Identity::OUTSIDE.role);
 
 /// A rule, or the part of it that says one thing of some classes.
-#[derive(Clone)]
-pub(super) struct Prepared<'a> {
+#[derive(Clone, Debug)]
+pub(super) struct Prepared {
     pub(super) id: u32,
     pub(super) rank: Rank,
-    pub(super) from: Side<'a>,
-    pub(super) to: Side<'a>,
+    pub(super) from: Side,
+    pub(super) to: Side,
     /// Whose it is: of both directions if it is none.
     on: Option<Direction>,
     /// How closely it names the subject, by direction.
@@ -50,17 +60,17 @@ pub(super) struct Prepared<'a> {
 }
 
 /// Whom one side of a rule matches.
-#[derive(Clone)]
-pub(super) enum Side<'a> {
+#[derive(Clone, Debug)]
+pub(super) enum Side {
     /// Identities. None: nobody.
     Classes(Arc<[Class]>),
     /// Addresses.
-    Net(&'a Net),
+    Net(Arc<Net>),
 }
 
-impl<'a> Prepared<'a> {
+impl Prepared {
     /// Whose rule set of `direction` it is in, and about whom.
-    pub(super) fn sides(&self, direction: Direction) -> (&Side<'a>, &Side<'a>) {
+    pub(super) fn sides(&self, direction: Direction) -> (&Side, &Side) {
         match direction {
             Direction::Egress => (&self.from, &self.to),
             Direction::Ingress => (&self.to, &self.from),
@@ -71,11 +81,23 @@ impl<'a> Prepared<'a> {
     pub(super) fn is_on(&self, direction: Direction) -> bool {
         self.on.is_none_or(|on| on == direction)
     }
+
+    /// The apps of whose inside it speaks, whatever it says and of whichever traffic.
+    pub(super) fn insides(&self, apps: &BTreeMap<AppId, &App>) -> Vec<AppId> {
+        let sides = [&self.from, &self.to];
+        // One side often names few.
+        let candidates: Vec<&App> = match sides.iter().find_map(|side| side.named()) {
+            Some(named) => named.iter().filter_map(|app| apps.get(app).copied()).collect(),
+            None => apps.values().copied().collect(),
+        };
+        let is_inside = |app: &&App| sides.iter().all(|side| side.may_be_of(app));
+        candidates.into_iter().filter(is_inside).map(|app| app.number).collect()
+    }
 }
 
-impl Side<'_> {
+impl Side {
     /// Whether it matches some endpoint of an app, or some address that one may have.
-    pub(super) fn may_be_of(&self, app: &App) -> bool {
+    fn may_be_of(&self, app: &App) -> bool {
         match self {
             Self::Classes(classes) => classes.iter().any(|class| *class == ANY || class.0 == app.number),
             Self::Net(net) => app
@@ -85,39 +107,62 @@ impl Side<'_> {
         }
     }
 
+    /// The apps that it names, if there is an end of them.
+    fn named(&self) -> Option<BTreeSet<AppId>> {
+        match self {
+            Self::Classes(classes) if !classes.contains(&ANY) => Some(classes.iter().map(|class| class.0).collect()),
+            Self::Classes(_) | Self::Net(_) => None,
+        }
+    }
+
     fn is_nobody(&self) -> bool {
         matches!(self, Self::Classes(classes) if classes.is_empty())
     }
 }
 
-/// The rules of a cluster, which have these numbers, but for those that have ended.
-pub(super) fn prepare<'a>(cluster: &'a Cluster, numbers: &[u32], ends: &Ends) -> Vec<Prepared<'a>> {
-    let mut classes = Classes { cluster, known: HashMap::new() };
-    let mut prepared = Vec::with_capacity(cluster.rules.len());
-    for (rule, id) in cluster.rules.iter().zip(numbers) {
-        let Some(until) = rule.until.map_or(Some(0), |until| ends.get(&until).copied()) else { continue };
-        let (from, to) = (classes.of(&rule.from), classes.of(&rule.to));
-        if !rule.traffic.names_ports() {
-            let regions = rule.traffic.regions(&NamedPorts::default());
-            add(&mut prepared, rule, (*id, until), (&from, &to), regions);
-            continue;
-        }
-        for (regions, to) in by_ports(cluster, rule, &to) {
-            add(&mut prepared, rule, (*id, until), (&from, &to), Some(regions));
-        }
+/// Makes rules of a cluster into what the tables can say. Whom a selector means it finds once.
+pub(super) struct Preparer<'a> {
+    cluster: &'a Cluster,
+    clock: Option<Clock>,
+    known: HashMap<&'a Selector, Meant>,
+}
+
+impl<'a> Preparer<'a> {
+    /// `clock` says which rules have ended; without one all that end have.
+    pub(super) fn new(cluster: &'a Cluster, clock: Option<Clock>) -> Self {
+        Self { cluster, clock, known: HashMap::new() }
     }
-    prepared
+
+    /// What a rule comes to, which has this number: nothing if it has ended.
+    pub(super) fn prepare(&mut self, rule: &'a Rule, id: u32) -> Vec<Prepared> {
+        let mut prepared = Vec::new();
+        let Some(until) = rule.until.map_or(Some(0), |until| end(self.clock, until)) else { return prepared };
+        let (from, to) = (self.meant(&rule.from), self.meant(&rule.to));
+        if rule.traffic.names_ports() {
+            for (regions, to) in by_ports(self.cluster, rule, &to) {
+                add(&mut prepared, rule, (id, until), (&from, &to), Some(regions));
+            }
+        } else {
+            let regions = rule.traffic.regions(&NamedPorts::default());
+            add(&mut prepared, rule, (id, until), (&from, &to), regions);
+        }
+        prepared
+    }
+
+    fn meant(&mut self, selector: &'a Selector) -> Meant {
+        self.known.entry(selector).or_insert_with(|| meant(self.cluster, selector)).clone()
+    }
 }
 
 /// Whom a selector means.
 #[derive(Clone)]
-struct Meant<'a> {
-    side: Side<'a>,
+struct Meant {
+    side: Side,
     /// Endpoints whose role is not known, which may be meant too.
-    maybe: Side<'a>,
+    maybe: Side,
 }
 
-impl<'a> Meant<'a> {
+impl Meant {
     fn classes(classes: Vec<Class>) -> Self {
         let mut apps: Vec<AppId> =
             classes.iter().filter(|(app, role)| is_one_role(*app, *role)).map(|class| class.0).collect();
@@ -127,7 +172,7 @@ impl<'a> Meant<'a> {
     }
 
     /// Both.
-    fn all(&self) -> Side<'a> {
+    fn all(&self) -> Side {
         match (&self.side, &self.maybe) {
             (Side::Classes(sure), Side::Classes(maybe)) if !maybe.is_empty() => {
                 Side::Classes(sure.iter().chain(maybe.iter()).copied().collect())
@@ -142,17 +187,17 @@ fn is_one_role(app: AppId, role: RoleId) -> bool {
 }
 
 /// Adds what a rule says of those whom it means, and of those whom it may mean.
-fn add<'a>(
-    prepared: &mut Vec<Prepared<'a>>,
+fn add(
+    prepared: &mut Vec<Prepared>,
     rule: &Rule,
     (id, until): (u32, u64),
-    (from, to): (&Meant<'a>, &Meant<'a>),
+    (from, to): (&Meant, &Meant),
     regions: Option<Vec<Region>>,
 ) {
     let closeness = [closeness(&rule.to), closeness(&rule.from)];
     let regions: Option<Arc<[Region]>> = regions.map(Into::into);
     let width = width(regions.as_deref());
-    let mut push = |from: Side<'a>, to: Side<'a>, rank| {
+    let mut push = |from: Side, to: Side, rank| {
         if !from.is_nobody() && !to.is_nobody() {
             let (on, shadow, regions) = (rule.on, rule.shadow, regions.clone());
             prepared.push(Prepared { id, rank, from, to, on, closeness, regions, width, shadow, until });
@@ -180,19 +225,7 @@ fn closeness(selector: &Selector) -> u8 {
     }
 }
 
-/// Finds whom selectors mean, each once.
-struct Classes<'a> {
-    cluster: &'a Cluster,
-    known: HashMap<&'a Selector, Meant<'a>>,
-}
-
-impl<'a> Classes<'a> {
-    fn of(&mut self, selector: &'a Selector) -> Meant<'a> {
-        self.known.entry(selector).or_insert_with(|| meant(self.cluster, selector)).clone()
-    }
-}
-
-fn meant<'a>(cluster: &'a Cluster, selector: &'a Selector) -> Meant<'a> {
+fn meant(cluster: &Cluster, selector: &Selector) -> Meant {
     Meant::classes(match selector {
         Selector::Any => vec![ANY],
         Selector::Host => vec![HOST],
@@ -209,7 +242,7 @@ fn meant<'a>(cluster: &'a Cluster, selector: &'a Selector) -> Meant<'a> {
         }
         Selector::Labelled(labelled) => {
             let apps = cluster.apps.values().filter(|app| labelled.apps.contain(app));
-            let selected = |app: &'a App| {
+            let selected = |app: &App| {
                 // Labels that select everybody select roles too that are not known here.
                 if labelled.labels.is_empty() {
                     return vec![(app.number, RoleId::ANY)];
@@ -221,7 +254,7 @@ fn meant<'a>(cluster: &'a Cluster, selector: &'a Selector) -> Meant<'a> {
             apps.flat_map(selected).collect()
         }
         Selector::Net(net) => {
-            return Meant { side: Side::Net(net), maybe: Side::Classes(Arc::default()) };
+            return Meant { side: Side::Net(Arc::new(net.clone())), maybe: Side::Classes(Arc::default()) };
         }
     })
 }
@@ -230,7 +263,7 @@ fn meant<'a>(cluster: &'a Cluster, selector: &'a Selector) -> Meant<'a> {
 type Place = (u8, u16, u16);
 
 /// The receivers of a rule that names ports, by what it comes to for them.
-fn by_ports<'a>(cluster: &Cluster, rule: &Rule, to: &Meant<'a>) -> Vec<(Vec<Region>, Meant<'a>)> {
+fn by_ports(cluster: &Cluster, rule: &Rule, to: &Meant) -> Vec<(Vec<Region>, Meant)> {
     let nothing = NamedPorts::default();
     let regions = |ports: &NamedPorts| rule.traffic.regions(ports).unwrap_or_default();
     let classes = match &to.side {

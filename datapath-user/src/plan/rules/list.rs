@@ -7,16 +7,23 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
 use weft_common::policy::{Rank, Rule, RuleKey, Winner};
 
-use crate::model::traffic::Region;
+use crate::{
+    model::traffic::Region,
+    shared::{Shared, Spread},
+};
 
-use super::super::ids::{Content, hash_words};
+use super::{
+    super::ids::{Content, hash_words},
+    places::Part,
+};
 
 /// One content of a list, in order. Empty is a list that says nothing.
-pub type List = Vec<Line>;
+pub type List = Arc<[Line]>;
 
 /// An entry, without the number of its list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,7 +58,7 @@ pub(super) struct Merit {
     /// How many protocols and ports it speaks of: the fewer the better.
     pub(super) width: Reverse<u64>,
     /// Its position: the earlier the better.
-    pub(super) at: Reverse<usize>,
+    pub(super) at: Reverse<Part>,
 }
 
 impl Line {
@@ -67,8 +74,8 @@ impl Line {
 }
 
 /// Every list that a table of rules holds, with its number.
-pub(in super::super) fn read(rules: &BTreeMap<(u32, RuleKey), Rule>) -> impl Iterator<Item = (List, u32)> + use<> {
-    let mut lists: BTreeMap<u32, List> = BTreeMap::new();
+pub(in super::super) fn read(rules: &Shared<(u32, RuleKey), Rule>) -> impl Iterator<Item = (List, u32)> + use<> {
+    let mut lists: BTreeMap<u32, Vec<Line>> = BTreeMap::new();
     for ((len, key), rule) in rules {
         // A length that no list has is drift: capped, it equals no content that a plan makes.
         let bits = u8::try_from(len.saturating_sub(Line::IN_FRONT)).unwrap_or(u8::MAX);
@@ -77,11 +84,20 @@ pub(in super::super) fn read(rules: &BTreeMap<(u32, RuleKey), Rule>) -> impl Ite
     }
     lists.into_iter().map(|(number, mut list)| {
         list.sort_unstable();
-        (list, number)
+        (list.into(), number)
     })
 }
 
-impl Content for List {
+/// What belongs to one list is together.
+impl Spread for (u32, RuleKey) {
+    fn hash(&self) -> u64 {
+        self.1.list.into()
+    }
+}
+
+impl Content for List {}
+
+impl Spread for List {
     fn hash(&self) -> u64 {
         let words = |line: &Line| {
             let Line { protocol, port, bits, rule: Rule { top, under } } = *line;
@@ -123,8 +139,8 @@ impl Best {
 }
 
 /// The list that candidates come to.
-pub(super) fn flatten(candidates: &[Candidate<'_>]) -> List {
-    let mut lines = List::new();
+pub(super) fn flatten(candidates: &[Candidate<'_>]) -> Vec<Line> {
+    let mut lines = Vec::new();
     let any = Best::of(candidates.iter().filter(|candidate| candidate.regions.is_none()));
     if any != Best::default() {
         lines.push(any.line(0, 0, 0));
@@ -225,7 +241,7 @@ mod tests {
                     peer_bits: 0,
                     subject: 0,
                     width: Reverse(super::super::width(regions)),
-                    at: Reverse(at),
+                    at: Reverse(Part { place: at as u64, part: 0 }),
                 };
                 Candidate { merit, id: u32::try_from(at + 1).unwrap(), regions }
             })
@@ -323,6 +339,6 @@ mod tests {
             Line { protocol: 6, port: 80, bits: 24, rule: rule(Action::Deny, 2) },
         ];
         let table = list.iter().map(|line| line.entry(77)).collect();
-        assert_eq!(read(&table).collect::<Vec<_>>(), [(list, 77)]);
+        assert_eq!(read(&table).collect::<Vec<_>>(), [(list.into(), 77)]);
     }
 }

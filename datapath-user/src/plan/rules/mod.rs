@@ -39,117 +39,107 @@
 //! every set is whole, and how rules beat each other is settled here and not in the programs. There is room for
 //! [`RuleSet::STAGES`] of them. What would end later than all those but the last ends with them, unless a daemon makes
 //! another plan in time, as it does at every end.
+//!
+//! A policy knows what it was made by way of ([`work`]), so the next one is made of what is other: the rules that come
+//! and go say whose sets they are in, and only these are made again. It is the one way: a policy that is made anew
+//! follows one without rules.
 
 mod classes;
+mod draft;
 pub mod list;
+mod making;
+mod places;
 mod prefixes;
 pub mod set;
-mod subjects;
+mod tables;
+mod work;
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use weft_common::{
-    id::{AppId, Identity},
+    id::Identity,
     policy::{Direction, PeerKey, PrefixKey, Rule, RuleKey, RuleSet, SetKey},
 };
 
-use crate::model::{
-    app::{App, Gate},
-    cluster::Cluster,
-    name::AppName,
-    rule,
-    time::Until,
+use crate::{
+    model::{app::App, cluster::Cluster, name::AppName, rule, time::Until, traffic::Region},
+    shared::{Shared, Spread},
 };
 
-use super::{
-    facts::Clock,
-    ids::{Ids, PolicyIds},
-};
-use classes::{Class, Prepared, Side, prepare};
-use list::{Candidate, List, Merit};
-use set::Set;
+use super::{facts::Clock, ids::PolicyIds};
+use making::Making;
+use work::Work;
 
 /// The tables of policy, and what they were made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// Table SETS for slot 0, with [`SetKey::SHADOW`] where rules are tried; slot 1 has the same.
-    pub sets: BTreeMap<SetKey, RuleSet>,
+    pub sets: Shared<SetKey, RuleSet>,
     /// Table PEER_LISTS.
-    pub peer_lists: BTreeMap<PeerKey, u32>,
+    pub peer_lists: Shared<PeerKey, u32>,
     /// Table PREFIX_LISTS, with the bits of the key that count.
-    pub prefix_lists: BTreeMap<(u32, PrefixKey), u32>,
+    pub prefix_lists: Shared<(u32, PrefixKey), u32>,
     /// Table RULES, with the bits of the key that count.
-    pub rules: BTreeMap<(u32, RuleKey), Rule>,
+    pub rules: Shared<(u32, RuleKey), Rule>,
     /// What the numbers of rules mean.
-    pub names: BTreeMap<u32, rule::Rule>,
+    pub names: Shared<u32, Arc<rule::Rule>>,
     /// What it is a function of, beside the numbers before. Tables that were read back do not know.
     pub made_of: Option<MadeOf>,
+    work: Work,
+}
+
+/// Tables as they were read.
+pub struct Read {
+    /// As [`Policy::sets`].
+    pub sets: Shared<SetKey, RuleSet>,
+    /// As [`Policy::peer_lists`].
+    pub peer_lists: BTreeMap<PeerKey, u32>,
+    /// As [`Policy::prefix_lists`].
+    pub prefix_lists: BTreeMap<(u32, PrefixKey), u32>,
+    /// As [`Policy::rules`].
+    pub rules: BTreeMap<(u32, RuleKey), Rule>,
 }
 
 /// The part of a cluster that policy depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MadeOf {
     pub(super) apps: Arc<BTreeMap<AppName, App>>,
-    pub(super) rules: Arc<Vec<rule::Rule>>,
+    pub(super) rules: Arc<Vec<Arc<rule::Rule>>>,
     pub(super) ends: Ends,
 }
 
 /// What [`Clock`] shows when rules end, of those that have not ended.
-pub(super) type Ends = BTreeMap<Until, u64>;
+type Ends = BTreeMap<Until, u64>;
 
-/// When rules end that have not.
-pub(super) fn ends(cluster: &Cluster, clock: Clock) -> Ends {
-    let ends = cluster.rules.iter().filter_map(|rule| rule.until).map(|until| (until, clock.at(until)));
-    ends.filter(|(_, end)| *end > clock.now).collect()
+/// What the clock shows at an end that is to come. Without a clock none is.
+fn end(clock: Option<Clock>, until: Until) -> Option<u64> {
+    clock.map(|clock| (clock.at(until), clock.now)).filter(|(end, now)| end > now).map(|(end, _)| end)
 }
 
-/// The tables of a cluster's policy and the numbers they have.
-pub(super) fn compile(cluster: &Cluster, ends: Ends, before: &Ids) -> (Policy, PolicyIds) {
-    let statements: Vec<String> = cluster.rules.iter().map(|rule| rule.statement().to_string()).collect();
-    let rules = before.policy.rules.next(statements.iter().cloned());
-    let numbers: Vec<u32> = statements.iter().map(|text| rules.of(text).unwrap_or_default()).collect();
-    let names = numbers.iter().copied().zip(cluster.rules.iter().cloned()).collect();
-
-    let prepared = prepare(cluster, &numbers, &ends);
-    let mut compiler = Compiler::new(&prepared);
-    let drafts = subjects::drafts(cluster, &prepared, &mut compiler);
-
-    let contents = compiler.lists;
-    let lists = before.policy.lists.next(contents.iter().filter(|list| !list.is_empty()).cloned());
-    let list_numbers: Vec<u32> = contents.iter().map(|list| lists.of(list).unwrap_or_default()).collect();
-    let entries =
-        contents.iter().zip(&list_numbers).flat_map(|(list, number)| list.iter().map(|line| line.entry(*number)));
-    let entries = entries.collect();
-
-    let filled: Vec<Set> = drafts.distinct.iter().map(|draft| draft.fill(&list_numbers)).collect();
-    let sets = before.policy.sets.next(filled.iter().filter(|set| **set != Set::default()).cloned());
-    let set_numbers: Vec<u32> = filled.iter().map(|set| sets.of(set).unwrap_or_default()).collect();
-    let each = || filled.iter().zip(&set_numbers);
-    let frames_inside = frames_inside(cluster, &prepared);
-    let policy = Policy {
-        sets: drafts
-            .of
-            .iter()
-            .map(|(key, stage)| {
-                let inside = if frames_inside.contains(&key.app) { RuleSet::FRAMES_INSIDE } else { 0 };
-                let flags = filled[stage.at].flags() | drafts.distinct[stage.at].open | inside;
-                (*key, RuleSet { id: set_numbers[stage.at], flags, until: stage.until })
-            })
-            .collect(),
-        peer_lists: each().flat_map(|(set, number)| set.peer_entries(*number)).collect(),
-        prefix_lists: each().flat_map(|(set, number)| set.prefix_entries(*number)).collect(),
-        rules: entries,
-        names,
-        made_of: Some(MadeOf { apps: Arc::clone(&cluster.apps), rules: Arc::clone(&cluster.rules), ends }),
-    };
-    (policy, PolicyIds { rules, lists, sets })
+/// The tables of a cluster's policy and the numbers they have, which follow those of another. `clock` says which
+/// rules have ended; without one all that end have.
+pub(super) fn compile(
+    cluster: &Cluster,
+    clock: Option<Clock>,
+    (before, ids): (&Policy, &PolicyIds),
+) -> (Policy, PolicyIds) {
+    Making::after(cluster, clock, before, ids).unwrap_or_else(|| Making::anew(cluster, clock, ids))
 }
 
 impl Policy {
+    /// Of a cluster alone, without the rules that end.
+    pub(super) fn of(cluster: &Cluster) -> Self {
+        compile(cluster, None, (&Self::default(), &PolicyIds::default())).0
+    }
+
+    /// What was read back from tables, which do not know what they were made of: as this says.
+    #[must_use]
+    pub fn with_tables_of(&self, Read { sets, peer_lists, prefix_lists, rules }: Read) -> Self {
+        let (peer_lists, prefix_lists, rules) = (peer_lists.into(), prefix_lists.into(), rules.into());
+        let (names, made_of) = (self.names.clone(), self.made_of.clone());
+        Self { sets, peer_lists, prefix_lists, rules, names, made_of, work: Work::default() }
+    }
+
     /// Whether there are sets for rules that are tried.
     pub(super) fn is_tried(&self) -> bool {
         // Then every subject has one.
@@ -162,9 +152,9 @@ impl Policy {
         self.made_of.as_ref().is_some_and(|of| of.apps == cluster.apps && of.rules == cluster.rules)
     }
 
-    /// Whether it has these ends.
-    pub(super) fn has_ends(&self, ends: &Ends) -> bool {
-        self.made_of.as_ref().is_some_and(|of| of.ends == *ends)
+    /// Whether its rules end when they do by this clock.
+    pub(super) fn ends_by(&self, clock: Clock) -> bool {
+        self.made_of.as_ref().is_some_and(|of| of.ends == self.work.ends(Some(clock)))
     }
 
     /// What [`Clock`] shows when the next rule ends after `now`.
@@ -173,95 +163,15 @@ impl Policy {
     }
 }
 
-/// The apps that are open inside and whose inside no rule speaks of, whatever it says and of whichever traffic.
-fn frames_inside(cluster: &Cluster, rules: &[Prepared<'_>]) -> BTreeSet<AppId> {
-    let rules: Vec<_> = rules.iter().filter(|rule| !rule.shadow && rule.until == 0).collect();
-    let speaks_of = |rule: &Prepared<'_>, app: &App| [&rule.from, &rule.to].iter().all(|side| side.may_be_of(app));
-    let is_open = |app: &&App| {
-        app.shadow || (app.defaults.inside == Gate::Open && !rules.iter().any(|rule| speaks_of(rule, app)))
-    };
-    cluster.apps.values().filter(is_open).map(|app| app.number).collect()
-}
-
-/// A set whose lists have no numbers yet.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Draft {
-    /// Flags of a [`RuleSet`]: what holds where no rule speaks.
-    open: u32,
-    /// Positions in [`Compiler::lists`].
-    peers: Vec<(Class, usize)>,
-    prefixes: Vec<((u32, weft_common::addr::Ip), usize)>,
-}
-
-impl Draft {
-    fn fill(&self, numbers: &[u32]) -> Set {
-        Set {
-            peers: self.peers.iter().map(|&(key, at)| (key, numbers[at])).collect(),
-            prefixes: self.prefixes.iter().map(|&(key, at)| (key, numbers[at])).collect(),
-        }
-    }
-}
-
-/// Makes lists, each content once.
-struct Compiler<'a> {
-    rules: &'a [Prepared<'a>],
-    lists: Vec<List>,
-    known: HashMap<List, usize>,
-    /// What was made already, of one rule and of several, by position. Of one nothing depends on the direction.
-    single: HashMap<usize, usize>,
-    several: [HashMap<Vec<usize>, usize>; 2],
-}
-
-impl<'a> Compiler<'a> {
-    fn new(rules: &'a [Prepared<'a>]) -> Self {
-        Self {
-            rules,
-            lists: Vec::new(),
-            known: HashMap::new(),
-            single: HashMap::new(),
-            several: [HashMap::new(), HashMap::new()],
-        }
-    }
-
-    /// The position of the list that the rules at `parts` come to.
-    fn list(&mut self, direction: Direction, parts: Vec<usize>) -> usize {
-        let several = direction as usize;
-        let done = match parts.as_slice() {
-            [part] => self.single.get(part),
-            parts => self.several[several].get(parts),
-        };
-        if let Some(at) = done {
-            return *at;
-        }
-        let candidates: Vec<_> = parts.iter().map(|part| self.candidate(direction, *part)).collect();
-        let list = list::flatten(&candidates);
-        let at = *self.known.entry(list).or_insert_with_key(|list| {
-            self.lists.push(list.clone());
-            self.lists.len() - 1
-        });
-        match parts.as_slice() {
-            [part] => self.single.insert(*part, at),
-            _ => self.several[several].insert(parts, at),
-        };
-        at
-    }
-
-    fn candidate(&self, direction: Direction, at: usize) -> Candidate<'_> {
-        let rule = &self.rules[at];
-        let peer_bits = match rule.sides(direction).1 {
-            Side::Net(net) => net.prefix().len(),
-            Side::Classes(_) => 0,
-        };
-        let subject = rule.closeness[direction as usize];
-        let regions = rule.regions.as_deref();
-        let merit = Merit { rank: rule.rank, peer_bits, subject, width: Reverse(rule.width), at: Reverse(at) };
-        Candidate { merit, id: rule.id, regions }
+/// The sets of an app are together.
+impl Spread for SetKey {
+    fn hash(&self) -> u64 {
+        self.app.0.into()
     }
 }
 
 /// How many protocols and ports a rule speaks of.
-fn width(regions: Option<&[crate::model::traffic::Region]>) -> u64 {
-    let ports =
-        |region: &crate::model::traffic::Region| u64::from(*region.ports.end()) - u64::from(*region.ports.start()) + 1;
+fn width(regions: Option<&[Region]>) -> u64 {
+    let ports = |region: &Region| u64::from(*region.ports.end()) - u64::from(*region.ports.start()) + 1;
     regions.map_or(u64::MAX, |regions| regions.iter().map(ports).sum())
 }

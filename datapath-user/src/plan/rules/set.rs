@@ -1,12 +1,14 @@
 //! Rule sets: all lists of one subject and direction.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use weft_common::{
     addr::Ip,
     id::{AppId, RoleId},
     policy::{PeerKey, PrefixKey, RuleSet},
 };
+
+use crate::shared::Spread;
 
 use super::{
     super::ids::{Content, hash_words},
@@ -32,6 +34,12 @@ impl Set {
         flag(self.peers.is_empty(), RuleSet::HAS_RULES) | flag(self.prefixes.is_empty(), RuleSet::HAS_PREFIXES)
     }
 
+    /// The numbers of its lists, one for each entry.
+    pub(super) fn lists(&self) -> impl Iterator<Item = u32> {
+        let peers = self.peers.iter().map(|(_, list)| *list);
+        peers.chain(self.prefixes.iter().map(|(_, list)| *list))
+    }
+
     /// As the table of lists by peer holds it, as set `set`.
     pub(super) fn peer_entries(&self, set: u32) -> impl Iterator<Item = (PeerKey, u32)> {
         self.peers.iter().map(move |&((app, role), list)| (PeerKey { set, app, role, reserved: 0 }, list))
@@ -43,7 +51,7 @@ impl Set {
     }
 
     /// Every set that tables hold, with its number.
-    pub(in super::super) fn read(policy: &Policy) -> impl Iterator<Item = (Self, u32)> + use<> {
+    pub(in super::super) fn read(policy: &Policy) -> impl Iterator<Item = (Arc<Self>, u32)> + use<> {
         let mut sets: BTreeMap<u32, Self> = BTreeMap::new();
         for (key, list) in &policy.peer_lists {
             sets.entry(key.set).or_default().peers.push(((key.app, key.role), *list));
@@ -55,12 +63,12 @@ impl Set {
         sets.into_iter().map(|(number, mut set)| {
             set.peers.sort_unstable();
             set.prefixes.sort_unstable();
-            (set, number)
+            (Arc::new(set), number)
         })
     }
 }
 
-impl Content for Set {
+impl Spread for Arc<Set> {
     fn hash(&self) -> u64 {
         let peers = self.peers.iter().flat_map(|&((app, role), list)| [app.0, u32::from(role.0), list]);
         let prefixes = self.prefixes.iter().flat_map(|&((len, addr), list)| {
@@ -69,5 +77,20 @@ impl Content for Set {
         });
         // The two parts are told apart by what is between them: no app has this number.
         hash_words(peers.chain([u32::MAX]).chain(prefixes))
+    }
+}
+
+impl Content for Arc<Set> {}
+
+/// What belongs to one set is together.
+impl Spread for PeerKey {
+    fn hash(&self) -> u64 {
+        self.set.into()
+    }
+}
+
+impl Spread for (u32, PrefixKey) {
+    fn hash(&self) -> u64 {
+        self.1.set.into()
     }
 }

@@ -24,12 +24,12 @@ pub(super) fn edit(text: &str, cluster: &Cluster, change: &Change) -> Result<Str
         Change::RemoveRule(which) => remove_element(array(&mut document, "rules")?, position(cluster, which)?),
         Change::Promote(Promoted::Rule(which)) => {
             let at = position(cluster, which)?;
-            let rule = Rule { shadow: false, ..cluster.rules[at].clone() };
+            let rule = Rule { shadow: false, ..cluster.rules[at].as_ref().clone() };
             replace_element(array(&mut document, "rules")?, at, &rule.to_string())?;
         }
         Change::Promote(Promoted::Policy(name)) => {
             let of = cluster.rules.iter().filter(|rule| rule.policy.as_ref() == Some(name));
-            let rules: Vec<_> = of.map(|rule| Rule { shadow: false, ..rule.clone() }).collect();
+            let rules: Vec<_> = of.map(|rule| Rule { shadow: false, ..rule.as_ref().clone() }).collect();
             let policy = cluster.policies.get(name).context("find the policy")?;
             let policies = child(document.as_table_mut(), "policy")?;
             policies.insert(name.as_str(), Item::Table(policy_table(policy, &rules)));
@@ -314,14 +314,11 @@ fn child<'a>(table: &'a mut dyn TableLike, name: &str) -> Result<&'a mut dyn Tab
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{example, rule::Rule};
+    use crate::model::example;
     use crate::store::change::RuleRef;
 
     fn cluster(rules: &[&str]) -> Cluster {
-        Cluster {
-            rules: rules.iter().map(|text| text.parse().unwrap()).collect::<Vec<Rule>>().into(),
-            ..example::cluster()
-        }
+        Cluster { rules: example::rules(rules), ..example::cluster() }
     }
 
     fn add(text: &str, rule: &str) -> String {

@@ -65,7 +65,7 @@ pub(super) struct Description<'a> {
 impl<'a> Description<'a> {
     pub(super) fn of(cluster: &'a Cluster) -> Self {
         let Cluster { settings, hosts, apps, rules, policies, endpoints: _, reservations: _ } = cluster;
-        let rules = rules.iter().map(|rule| Rule { source: None, ..rule.clone() }).collect();
+        let rules = rules.iter().map(|rule| Rule { source: None, ..rule.as_ref().clone() }).collect();
         let bare = |policy: &Policy| {
             let expect = policy.expect.iter().map(|expected| Expectation { source: None, ..expected.clone() });
             Policy { expect: expect.collect() }
@@ -247,7 +247,7 @@ impl Reader<'_> {
             settings,
             apps: shared(&base.apps, apps.into_iter().map(|app| (app.name.clone(), app)).collect()),
             hosts: shared(&base.hosts, hosts.into_iter().map(|host| (host.name.clone(), host)).collect()),
-            rules: shared(&base.rules, rules),
+            rules: shared(&base.rules, rules.into_iter().map(Arc::new).collect()),
             endpoints: base.endpoints.clone(),
             reservations: base.reservations.clone(),
         })
