@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::cell::{Metric, Quantity, Setting};
+use super::policy::{Changes, Policy};
 use super::results::Found;
 use super::scale::Scale;
 use super::statistics::Spread;
@@ -49,10 +50,13 @@ struct Rule {
 }
 
 /// All bars that the measurements say something about.
-pub(super) fn check(found: &[Found], scale: Option<&Scale>) -> Vec<Bar> {
+pub(super) fn check(found: &[Found], scale: Option<&Scale>, policy: Option<&Policy>) -> Vec<Bar> {
     let mut bars: Vec<_> = found.iter().flat_map(of_line).collect();
     if let Some(scale) = scale {
         bars.extend(of_scale(scale));
+    }
+    if let Some(policy) = policy {
+        bars.extend(of_policy(policy));
     }
     bars
 }
@@ -105,9 +109,27 @@ fn rules(settings: &[Setting], metric: Metric) -> Vec<Rule> {
     rules
 }
 
+/// Features G15, and of design.md as much as two hosts show.
+fn of_policy(Policy { compiled, changes }: &Policy) -> Vec<Bar> {
+    let place = format!("{} apps, {} rules", compiled.apps, compiled.rules);
+    let change = |Changes { rules, apply_p99_ms, .. }: &Changes| {
+        let place = format!("{rules} rules, 2 hosts");
+        Bar::new("apply to enforced, p99 ms".into(), place, one(*apply_p99_ms), Limit::AtMost(1000.0))
+    };
+    let mut bars = vec![
+        Bar::new("compile all, ms".into(), place.clone(), one(compiled.whole_ms), Limit::AtMost(1000.0)),
+        Bar::new("compile one rule, p99 ms".into(), place, one(compiled.one_p99_ms), Limit::AtMost(10.0)),
+    ];
+    bars.extend(changes.iter().map(change));
+    bars
+}
+
+fn one(number: f64) -> Spread {
+    Spread { median: number, low: number, high: number }
+}
+
 fn of_scale(scale: &Scale) -> Vec<Bar> {
     let place = format!("{} endpoints on a host", scale.endpoints);
-    let one = |number| Spread { median: number, low: number, high: number };
     vec![
         Bar::new("attach, p99 ms".into(), place.clone(), one(scale.attach_p99_ms), Limit::AtMost(30.0)),
         Bar::new("daemon, MiB resident".into(), place.clone(), one(scale.resident_mib), Limit::AtMost(60.0)),

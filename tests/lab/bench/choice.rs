@@ -10,7 +10,7 @@ use super::cell::{Line, Metric, Segment, Setting, Surroundings};
 /// offloads, rules) leaves the plan: only that is measured, with the rest as it is on most machines (IPv4, 1500, on).
 #[derive(clap::Args, Debug, Default)]
 pub(crate) struct Choice {
-    /// Metrics, by the start of their names: tcp1, tcp8, udp, rr, crr; and attach, programs
+    /// Metrics, by the start of their names: tcp1, tcp8, udp, rr, crr; and attach, policy, programs
     pub(super) filter: Vec<String>,
     /// Address family inside
     #[arg(long, value_enum)]
@@ -44,6 +44,7 @@ enum Switch {
 
 /// What is measured besides metrics.
 pub(super) const ATTACH: &str = "attach";
+pub(super) const POLICY: &str = "policy";
 pub(super) const PROGRAMS: &str = "programs";
 
 /// As it is on most machines.
@@ -87,7 +88,7 @@ impl Choice {
     fn check(&self) -> Result<()> {
         let metrics = Metric::ALL.map(Metric::name);
         let mut names: Vec<_> = metrics.iter().map(String::as_str).collect();
-        names.extend([ATTACH, PROGRAMS]);
+        names.extend([ATTACH, POLICY, PROGRAMS]);
         if let Some(word) = self.filter.iter().find(|word| !names.iter().any(|name| name.starts_with(word.as_str()))) {
             bail!("there is nothing to measure that is called {word:?}; there are {}", names.join(", "));
         }
@@ -172,6 +173,8 @@ mod tests {
         assert!(lines.iter().all(|line| line.surroundings == USUAL));
         assert!(lines[0].settings.contains(&Setting::Weft { rules: 100_000 }));
         let unknown = Choice { filter: vec!["icmp".into()], ..Choice::default() };
-        assert!(unknown.lines().unwrap_err().to_string().contains("tcp1, tcp8, udp, rr, crr, attach, programs"));
+        assert!(
+            unknown.lines().unwrap_err().to_string().contains("tcp1, tcp8, udp, rr, crr, attach, policy, programs")
+        );
     }
 }

@@ -12,6 +12,7 @@ mod exchange;
 mod ground;
 mod machine;
 mod pair;
+mod policy;
 mod programs;
 mod report;
 mod results;
@@ -92,6 +93,9 @@ pub(crate) fn run(options: &Options, interrupt: &Interrupt) -> Result<()> {
         None
     };
 
+    let policy =
+        if choice.wants(choice::POLICY) && choice.wants_weft() { Some(policy::measure(interrupt)?) } else { None };
+
     let Bench { others, failures, .. } = bench;
     let conditions = Conditions {
         date: date()?,
@@ -102,8 +106,8 @@ pub(crate) fn run(options: &Options, interrupt: &Interrupt) -> Result<()> {
         others: Spread::of(others),
         features,
     };
-    let bars = bars::check(&found, scale.as_ref());
-    let report = Report { conditions, found, programs, scale, bars, failures };
+    let bars = bars::check(&found, scale.as_ref(), policy.as_ref());
+    let report = Report { conditions, found, programs, scale, policy, bars, failures };
     if *json {
         println!("{}", report.json().context("write the result as JSON")?);
     } else {

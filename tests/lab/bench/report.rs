@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::bars::Bar;
 use super::cell::{Setting, Surroundings};
+use super::policy::{Changes, Compiled, Policy};
 use super::programs::Runs;
 use super::results::Found;
 use super::scale::Scale;
@@ -18,6 +19,7 @@ pub(super) struct Report {
     pub(super) found: Vec<Found>,
     pub(super) programs: Vec<Runs>,
     pub(super) scale: Option<Scale>,
+    pub(super) policy: Option<Policy>,
     pub(super) bars: Vec<Bar>,
     pub(super) failures: Vec<String>,
 }
@@ -55,6 +57,7 @@ struct Document<'a> {
     rows: Vec<Row<'a>>,
     programs: &'a [Runs],
     scale: &'a Option<Scale>,
+    policy: &'a Option<Policy>,
     bars: &'a [Bar],
     failures: &'a [String],
 }
@@ -62,14 +65,14 @@ struct Document<'a> {
 impl Report {
     /// For programs.
     pub(super) fn json(&self) -> serde_json::Result<String> {
-        let Self { conditions, found, programs, scale, bars, failures } = self;
+        let Self { conditions, found, programs, scale, policy, bars, failures } = self;
         let rows = found.iter().flat_map(rows).collect();
-        serde_json::to_string_pretty(&Document { conditions, rows, programs, scale, bars, failures })
+        serde_json::to_string_pretty(&Document { conditions, rows, programs, scale, policy, bars, failures })
     }
 
     /// For people.
     pub(super) fn text(&self) -> String {
-        let Self { conditions, found, programs, scale, bars, failures } = self;
+        let Self { conditions, found, programs, scale, policy, bars, failures } = self;
         let mut parts = vec![conditions.text()];
         let mut left = &found[..];
         while let Some(first) = left.first() {
@@ -84,6 +87,7 @@ impl Report {
         if let Some(scale) = scale {
             parts.push(scale_text(scale));
         }
+        parts.extend(policy.as_ref().map(policy_text));
         if !bars.is_empty() {
             parts.push(format!("Bars of design.md, section 9\n{}", bars_grid(bars)));
         }
@@ -180,6 +184,20 @@ fn scale_text(scale: &Scale) -> String {
     format!(
         "A host with {endpoints} endpoints\nattach {attach_p50_ms:.1} ms (p99 {attach_p99_ms:.1} ms), \
          daemon {resident_mib:.1} MiB resident, idle {idle_percent:.2} % of a core\n"
+    )
+}
+
+fn policy_text(Policy { compiled, changes }: &Policy) -> String {
+    let Compiled { apps, rules, whole_ms, one_p50_ms, one_p99_ms } = compiled;
+    let mut grid = Grid::new(1);
+    grid.row(["rules", "apply ms", "p99", "allow ms", "p99"]);
+    for Changes { rules, apply_p50_ms, apply_p99_ms, allow_p50_ms, allow_p99_ms } in changes {
+        let figures = [*apply_p50_ms, *apply_p99_ms, *allow_p50_ms, *allow_p99_ms].map(figure);
+        grid.row([rules.to_string()].into_iter().chain(figures));
+    }
+    format!(
+        "Changes of policy\n{rules} rules of {apps} apps compile in {whole_ms:.0} ms, one of them in {one_p50_ms:.2} ms \
+         (p99 {one_p99_ms:.2} ms)\none rule, from the command to enforced: apply on both hosts, allow on the one\n{grid}"
     )
 }
 
