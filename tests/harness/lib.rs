@@ -10,6 +10,7 @@
 #![deny(unsafe_code)]
 
 pub mod command;
+pub mod dice;
 pub mod frame;
 pub mod host;
 pub mod netns;

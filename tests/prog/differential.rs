@@ -19,6 +19,7 @@ use weft_common::policy::{
 };
 use weft_common::route::{Endpoint, Hop, Route};
 use weft_common::verdict::DropReason;
+use weft_tests::dice::Dice;
 use weft_tests::frame::icmp::message;
 use weft_tests::frame::{Frame, Station, protocol, tcp, udp};
 use weft_tests::underlay::Family;
@@ -38,30 +39,15 @@ const DESTINATIONS: u8 = 24;
 /// Nanoseconds since the boot that no test sees.
 const LONG: u64 = u64::MAX;
 
-/// splitmix64: small, and the same everywhere.
-struct Dice(u64);
+/// What this draws beside numbers.
+trait Draw {
+    fn identity(&mut self) -> Identity;
+    /// Any precedence and any action, those included that are none; every other one allows.
+    fn rank(&mut self) -> Rank;
+    fn winner(&mut self) -> Winner;
+}
 
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % sides
-    }
-
-    fn below(&mut self, sides: u32) -> u32 {
-        u32::try_from(self.roll(sides.into())).expect("below 32 bits")
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[usize::try_from(self.roll(from.len() as u64)).expect("an index")]
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.roll(100) < percent
-    }
-
+impl Draw for Dice {
     fn identity(&mut self) -> Identity {
         match self.pick(&APPS) {
             app @ (AppId::HOST | AppId::OUTSIDE) => Identity::new(app, RoleId::NONE),
@@ -69,7 +55,6 @@ impl Dice {
         }
     }
 
-    /// Any precedence and any action, those included that are none; every other one allows.
     fn rank(&mut self) -> Rank {
         let precedence = self.pick(&[Rank::PRECEDENCE_MIN, -1, 3, Rank::UPPER - 1, Rank::UPPER, Rank::UPPER + 1]);
         let action = if self.chance(50) { Verdict::Allow as u32 } else { self.below(8) };
