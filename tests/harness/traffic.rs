@@ -5,6 +5,7 @@
 //! something works says so with [`crate::wait::eventually`], and what was lost on the way is not hidden.
 
 pub mod flood;
+pub mod mesh;
 pub mod ping;
 pub mod prober;
 pub mod stream;
