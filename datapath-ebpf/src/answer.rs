@@ -6,7 +6,7 @@ use weft_common::addr::Mac;
 use weft_common::answer::{Error4, Error6, Form, Notice, Reset4, Reset6, form};
 use weft_common::event::Hook;
 use weft_common::header::{Bytes as _, Ether};
-use weft_common::id::PeerId;
+use weft_common::id::{Identity, PeerId, RoleId};
 use weft_common::tunnel::Inner;
 use weft_common::verdict::DropReason;
 
@@ -101,7 +101,9 @@ fn error6(skb: &mut Skb, run: &mut Run, at: u32) -> Result<(), DropReason> {
 fn into_tunnel(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Outcome {
     let id = PeerId(run.sender.hop.index);
     let peer = maps::peer(id).ok_or(DropReason::PeerUnreachable)?;
-    let (packet, identity) = (&run.packet, run.receiver.identity);
+    // The peer let the packet pass because it does not know the receiver's role. If the answer told it, it would refuse
+    // the answer by the rule that this is about, and the sender would never hear of it.
+    let (packet, identity) = (&run.packet, Identity::new(run.receiver.identity.app, RoleId::UNKNOWN));
     let len = skb.len() - run.link;
     let inner = Inner { ether: *ether, len, tos: 0, entropy: packet.key.entropy(), identity };
     encap::head(skb, &mut run.room, peer, &inner)?;
