@@ -4,7 +4,7 @@
 use weft_common::flow::{Flow, Leg, Match, Side, advance};
 use weft_common::fragment::{Datagram, DatagramKey};
 use weft_common::header::protocol;
-use weft_common::id::{AppId, Epoch};
+use weft_common::id::{AppId, Epoch, RoleId};
 use weft_common::parse::{Kind, Packet};
 use weft_common::policy::{earlier, judge, shadow};
 use weft_common::route::HopKind;
@@ -109,6 +109,12 @@ pub fn admit(run: &mut Run, len: u32) -> Result<(), DropReason> {
     }
     let opens = stale.is_none() && run.packet.may_open();
     pass(run, len, u64::from(opens));
+    if let Some(entry) = stale
+        && knows_better(entry.get(), run)
+    {
+        note(entry, run, len);
+        return Ok(());
+    }
     match stale {
         Some(entry) => run.flow = *entry.get(),
         None if opens => run.flow = Flow { created: run.now, ..Flow::default() },
@@ -149,6 +155,16 @@ fn continues(flow: &Flow, run: &Run, epoch: Epoch) -> bool {
         Match::Current => !moved,
         Match::Stale => !moved || run.sender.identity.app != AppId::OUTSIDE,
     }
+}
+
+/// Whether the flow knows the role of the receiver, which its packets have told, where the route knows its app only.
+/// The packet passes, but its verdict is none for the epoch: the next packet of the receiver's asks with the role, and
+/// so does the daemon, which tells both ends if it is denied.
+#[inline(always)]
+fn knows_better(flow: &Flow, run: &Run) -> bool {
+    let known = sides(flow, run.packet.leg).1.identity;
+    let found = run.receiver.identity;
+    found.role == RoleId::UNKNOWN && known.role != RoleId::UNKNOWN && known.app == found.app
 }
 
 /// Notes in its flow's entry that a packet passes.
