@@ -1,6 +1,7 @@
 //! Clusters of namespaced hosts with a real daemon each.
 
 mod accounts;
+mod admission;
 mod churn;
 mod cli;
 mod doctor;

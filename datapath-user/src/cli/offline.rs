@@ -1,9 +1,15 @@
 //! What needs no daemon: manifests and a cluster file are enough.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use super::{failure::Failure, files};
-use crate::front::api::dto::policies::{Matrix, ShowMatrix, TestReport, Validated};
+use crate::front::api::{
+    dto::policies::{Matrix, ShowMatrix, TestReport, Validated},
+    refusal::Refusal,
+};
 use crate::intent;
 use crate::model::cluster::Cluster;
 
@@ -12,7 +18,7 @@ pub(super) fn validate(manifests: &[PathBuf], cluster: Option<&Path>) -> Result<
     let read = || intent::read(documents.clone()).map_err(Failure::Refused);
     let validated = intent::validate(read()?).map_err(Failure::Refused)?;
     if let Some(path) = cluster {
-        intent::describe(read()?, Some(files::document(path)?)).map_err(Failure::Refused)?;
+        fitting(intent::describe(read()?, Some(files::document(path)?)))?;
     }
     Ok(validated)
 }
@@ -38,5 +44,13 @@ pub(super) fn schema() -> serde_json::Value {
 fn described(manifests: &[PathBuf], cluster: Option<&Path>) -> Result<Cluster, Failure> {
     let manifest = if manifests.is_empty() { Ok(intent::nothing()) } else { intent::read(files::read(manifests)?) };
     let base = cluster.map(files::document).transpose()?;
-    intent::describe(manifest.map_err(Failure::Refused)?, base).map_err(Failure::Refused)
+    fitting(intent::describe(manifest.map_err(Failure::Refused)?, base))
+}
+
+/// The cluster, unless no host could enforce it.
+fn fitting(described: Result<Cluster, Refusal>) -> Result<Cluster, Failure> {
+    let cluster = described.map_err(Failure::Refused)?;
+    let utc = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    intent::admit_alone(&cluster, utc).map_err(Failure::Refused)?;
+    Ok(cluster)
 }

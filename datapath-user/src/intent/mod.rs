@@ -6,9 +6,11 @@
 
 mod difference;
 mod matrix;
+mod room;
 
 pub use difference::{difference, gone};
 pub use matrix::matrix;
+pub use room::{admit, admit_alone};
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -195,3 +195,44 @@ fn without_a_daemon_manifests_are_enough() {
     let torn = Document { text: file.replace("/16", "/33"), ..base };
     assert!(describe(nothing(), Some(torn)).unwrap_err().message.starts_with("cluster.toml:"));
 }
+
+#[test]
+fn what_does_not_fit_is_refused_and_what_repairs_it_is_not() {
+    use crate::plan::sizes::{Size, TooLarge};
+
+    // A table of so many rules.
+    let room = |max: usize| {
+        move |cluster: &Cluster| {
+            let needed = cluster.rules.len();
+            if needed <= max { Ok(()) } else { Err(TooLarge(vec![Size { table: "RULES", needed, max }])) }
+        }
+    };
+    let (none, two) = (base(), apply(&base(), BLOG).unwrap());
+    admit(&none, &two, room(2)).unwrap();
+    let refused = admit(&none, &two, room(1)).unwrap_err();
+    assert_eq!((refused.kind, refused.more.len()), (Kind::Exhausted, 1));
+    assert_eq!(refused.message, "nothing was changed, it does not fit into the tables");
+    let said = "RULES needs 2 of 1 entries, rejected: use wider ranges of ports, or the same ports in many rules";
+    assert_eq!(refused.more[0], said);
+    // A hand in the file made it too large: one step back is taken though it is not enough.
+    let one = Cluster { rules: Arc::new(two.rules[..1].to_vec()), ..two.clone() };
+    admit(&two, &one, room(0)).unwrap();
+    admit(&one, &two, room(0)).unwrap_err();
+}
+
+#[test]
+fn a_cluster_that_no_host_could_enforce_is_refused_without_a_daemon() {
+    let mut cluster = base();
+    let rule = |hour| format!("allow shop -> shop until 1970-01-01T0{hour}:00:00Z");
+    cluster.rules = crate::model::example::rules((1..4).map(rule));
+    let shop = Arc::make_mut(&mut cluster.apps).get_mut(&"shop".parse().unwrap()).unwrap();
+    shop.roles.extend((1..9_000).map(|number| {
+        let name: RoleName = format!("r{number}").parse().unwrap();
+        (name.clone(), Role { number: weft_common::id::RoleId(number), ..Role::plain(&name) })
+    }));
+    let at = |hours: u64| std::time::Duration::from_hours(hours);
+    let refused = admit_alone(&cluster, at(0)).unwrap_err();
+    assert_eq!(refused.message, "it does not fit into the tables of a host");
+    assert!(refused.more[0].starts_with("SETS needs 144 0"), "{refused:?}");
+    admit_alone(&cluster, at(2)).unwrap();
+}

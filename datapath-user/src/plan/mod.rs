@@ -7,6 +7,7 @@ pub mod ask;
 pub mod digest;
 pub mod expect;
 pub mod facts;
+pub mod foresee;
 pub mod ids;
 pub mod links;
 pub mod lookup;
@@ -35,8 +36,8 @@ use weft_common::{
 
 use crate::model::{cluster::Cluster, name::HostName, prefix::Prefix, rule::Rule};
 
-use facts::Facts;
-use ids::Ids;
+use facts::{Clock, Facts};
+use ids::{Ids, PolicyIds};
 use links::Links;
 use rules::Policy;
 
@@ -80,12 +81,7 @@ impl NodePlan {
 /// it is an empty plan with the numbers that [`Ids::recover`] found.
 pub fn plan(cluster: &Cluster, host: &HostName, facts: &Facts, before: &NodePlan) -> NodePlan {
     let peer_numbers = before.ids.next_peers(cluster, host);
-    let (policy, policy_ids) = if before.policy.is_of(cluster) && before.policy.ends_by(facts.clock) {
-        (Arc::clone(&before.policy), Arc::clone(&before.ids.policy))
-    } else {
-        let (policy, ids) = rules::compile(cluster, Some(facts.clock), (&before.policy, &before.ids.policy));
-        (Arc::new(policy), Arc::new(ids))
-    };
+    let (policy, policy_ids) = policy(cluster, facts.clock, before);
     let ids = Ids { peers: peer_numbers, policy: policy_ids };
     let others = || cluster.hosts.keys().filter(|name| *name != host);
     let (endpoints, routes) = routes::place(cluster, host, facts, &ids);
@@ -113,6 +109,15 @@ pub fn plan(cluster: &Cluster, host: &HostName, facts: &Facts, before: &NodePlan
         unnumbered: others().filter(|name| ids.peer(name).is_none()).cloned().collect(),
         ids,
     }
+}
+
+/// The tables of policy and their numbers; those of `before` if neither apps nor rules have changed since.
+fn policy(cluster: &Cluster, clock: Clock, before: &NodePlan) -> (Arc<Policy>, Arc<PolicyIds>) {
+    if before.policy.is_of(cluster) && before.policy.ends_by(clock) {
+        return (Arc::clone(&before.policy), Arc::clone(&before.ids.policy));
+    }
+    let (policy, ids) = rules::compile(cluster, Some(clock), (&before.policy, &before.ids.policy));
+    (Arc::new(policy), Arc::new(ids))
 }
 
 #[cfg(test)]

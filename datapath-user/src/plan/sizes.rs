@@ -8,7 +8,7 @@ use weft_common::table::{self, Table};
 
 use crate::shared::{Shared, Spread};
 
-use super::NodePlan;
+use super::{NodePlan, rules::Policy};
 
 /// A table, and how full it would be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,13 +28,28 @@ pub struct TooLarge(pub Vec<Size>);
 impl NodePlan {
     /// How full each table would be if this plan took the place of `running`.
     pub fn sizes(&self, running: &Self) -> Vec<Size> {
-        let (new, old) = (&self.policy, &running.policy);
-        vec![
+        let mut sizes = vec![
             size::<table::Endpoints>(union(&self.endpoints, &running.endpoints)),
             size::<table::Routes>(union(&self.routes, &running.routes)),
             peers(self.ids.peers.iter().count() + self.unnumbered.len()),
             size::<table::PeerAddresses>(union(&self.peer_addresses, &running.peer_addresses)),
             size::<table::Members>(union(&self.members, &running.members)),
+        ];
+        sizes.extend(self.policy.sizes(&running.policy));
+        sizes
+    }
+
+    /// Whether everything fits while this plan takes the place of `running`.
+    pub fn admit(&self, running: &Self) -> Result<(), TooLarge> {
+        admit(self.sizes(running))
+    }
+}
+
+impl Policy {
+    /// How full the tables of policy would be if this took the place of `running`.
+    pub fn sizes(&self, running: &Self) -> [Size; 4] {
+        let (new, old) = (self, running);
+        [
             // Both slots.
             size::<table::Sets>(new.sets.len() + old.sets.len().max(new.sets.len())),
             size::<table::PeerLists>(both(&new.peer_lists, &old.peer_lists)),
@@ -42,16 +57,51 @@ impl NodePlan {
             size::<table::RuleLists>(both(&new.rules, &old.rules)),
         ]
     }
+}
 
-    /// Whether everything fits while this plan takes the place of `running`.
-    pub fn admit(&self, running: &Self) -> Result<(), TooLarge> {
-        let over: Vec<_> = self.sizes(running).into_iter().filter(|size| size.needed > size.max).collect();
-        if over.is_empty() { Ok(()) } else { Err(TooLarge(over)) }
+/// Whether all of these fit.
+pub(super) fn admit(sizes: impl IntoIterator<Item = Size>) -> Result<(), TooLarge> {
+    let over: Vec<_> = sizes.into_iter().filter(|size| size.needed > size.max).collect();
+    if over.is_empty() { Ok(()) } else { Err(TooLarge(over)) }
+}
+
+impl TooLarge {
+    /// Whether no table needs more than in `before`: what repairs is not to be stopped by what is not repaired yet.
+    pub fn is_no_worse_than(&self, before: &Self) -> bool {
+        let was = |size: &Size| before.0.iter().any(|old| old.table == size.table && old.needed >= size.needed);
+        self.0.iter().all(was)
+    }
+}
+
+impl Size {
+    /// What makes the table less full.
+    pub fn help(&self) -> &'static str {
+        match self.table {
+            table::Sets::NAME => {
+                "every role has two sets, two for each time at which rules about it end, and all of that twice while \
+                 anything is tried: let rules end at the same times, promote what is tried, or use fewer roles"
+            }
+            table::PeerLists::NAME => "name an app, or any, where rules name each of many roles",
+            table::PrefixLists::NAME => {
+                "every role with rules of its own has all of the prefixes about it: use wider prefixes and fewer \
+                 exceptions, or write such rules about fewer roles"
+            }
+            table::RuleLists::NAME => "use wider ranges of ports, or the same ports in many rules",
+            table::Endpoints::NAME => "attach on another host",
+            table::Routes::NAME => "give hosts few wide blocks instead of many narrow ones",
+            table::Members::NAME => "give blocks of an app to fewer hosts, or attach on another host",
+            _ => "describe fewer hosts, or fewer addresses of each",
+        }
     }
 }
 
 fn size<T: Table>(needed: usize) -> Size {
-    Size { table: T::NAME, needed, max: usize::try_from(T::MAX).unwrap_or(usize::MAX) }
+    Size { table: T::NAME, needed, max: max::<T>() }
+}
+
+/// [`Table::MAX`].
+pub(super) fn max<T: Table>() -> usize {
+    usize::try_from(T::MAX).unwrap_or(usize::MAX)
 }
 
 /// Element 0 of the array is no peer.

@@ -465,7 +465,7 @@ fn one_rule_of_many_changes_what_is_about_it_and_nothing_else() {
 fn plan_at(rules: &[&str], now: u64, before: &NodePlan) -> NodePlan {
     let mut cluster = example::cluster();
     cluster.rules = example::rules(rules);
-    let clock = facts::Clock { zero: 0, now: now * 1_000_000_000 };
+    let clock = Clock { zero: 0, now: now * 1_000_000_000 };
     plan(&cluster, &h1(), &Facts { clock, ..facts(&cluster) }, before)
 }
 

@@ -1,6 +1,6 @@
 //! Policies as manifests, and which of them this host enforces.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
 use weft_common::{id::Epoch, policy::SetKey, table};
 
@@ -16,13 +16,18 @@ use crate::front::api::{
 };
 use crate::intent;
 use crate::kernel::{
-    config::ConfigCell,
+    config::{self, ConfigCell},
     pins::Pins,
     tables::{Keyed as _, Map, Trie},
 };
-use crate::model::cluster::{Cluster, Revision};
+use crate::model::{
+    cluster::{Cluster, Revision},
+    name::HostName,
+};
 use crate::plan::{
+    NodePlan,
     digest::Digest,
+    foresee,
     rules::{Policy, Read},
 };
 use crate::store::{
@@ -70,10 +75,11 @@ impl Service {
     }
 
     pub(super) async fn do_diff(&self, DiffPolicy { files }: DiffPolicy) -> Result<PolicyDiff, Refusal> {
-        let cluster = Arc::clone(&self.snapshot().cluster);
+        let (cluster, admission) = (Arc::clone(&self.snapshot().cluster), self.admission());
         blocking(move || {
             let change = intent::wanted(&cluster, intent::read(files)?);
             let (next, _) = intent::preview(&cluster, &change)?;
+            admission.of_policy(&cluster, &next)?;
             Ok(PolicyDiff { parts: intent::difference(&cluster, &next, &change) })
         })
         .await
@@ -128,19 +134,23 @@ impl Service {
         cluster.hosts.keys().map(of).collect()
     }
 
-    /// Makes any other change, if what is expected holds afterwards.
+    /// Makes any other change, if it fits into the tables and what is expected holds afterwards.
     pub(super) async fn change(&self, change: Change) -> Result<Revision, Refusal> {
-        if !is_of_policy(&change) {
+        let concern = Concern::of(&change);
+        if concern == Concern::Nothing || concern == Concern::Endpoint && foresee::has_room(&self.plan()) {
             return Ok(self.store.change(change).await?);
         }
         let _turn = self.changing.lock().await;
         let (snapshot, host, asked) = (self.snapshot(), self.host.clone(), change.clone());
+        let admission = self.admission();
         blocking(move || {
             // What the store refuses it refuses in its own words.
-            match change::apply(&snapshot.cluster, &asked, &host, snapshot.revision) {
-                Ok(next) => intent::kept(&snapshot.cluster, &next, |_| false).map(|_| ()),
-                Err(_) => Ok(()),
+            let Ok(next) = change::apply(&snapshot.cluster, &asked, &host, snapshot.revision) else { return Ok(()) };
+            if concern == Concern::Policy {
+                intent::kept(&snapshot.cluster, &next, |_| false)?;
+                admission.of_policy(&snapshot.cluster, &next)?;
             }
+            admission.of_placement(&snapshot.cluster, &next)
         })
         .await?;
         Ok(self.store.change(change).await?)
@@ -148,13 +158,20 @@ impl Service {
 
     async fn set_policies(&self, before: &Arc<Snapshot>, asked: SetPolicies) -> Result<PolicyChange, Refusal> {
         let (cluster, wanted) = (Arc::clone(&before.cluster), asked.clone());
+        let admission = self.admission();
         let (parts, expectations) = blocking(move || {
             let (next, expectations) = intent::preview(&cluster, &wanted)?;
+            admission.of_policy(&cluster, &next)?;
+            admission.of_placement(&cluster, &next)?;
             Ok((intent::difference(&cluster, &next, &wanted), expectations))
         })
         .await?;
         let revision = self.store.change(Change::SetPolicies(asked)).await?.0;
         Ok(PolicyChange { parts, expectations, revision, in_force: false, hosts: Vec::new() })
+    }
+
+    fn admission(&self) -> Admission {
+        Admission { host: self.host.clone(), running: self.plan() }
     }
 
     async fn in_force(&self, done: PolicyChange) -> Result<PolicyChange, Refusal> {
@@ -163,22 +180,51 @@ impl Service {
     }
 }
 
-/// Whether a change is of what expectations speak of.
-fn is_of_policy(change: &Change) -> bool {
-    match change {
-        Change::AddRule(_)
-        | Change::RemoveRule(_)
-        | Change::AddApp(..)
-        | Change::SetApp(..)
-        | Change::AddRole(..)
-        | Change::RemoveApp(_)
-        | Change::SetPolicies(_)
-        | Change::Promote(_) => true,
-        Change::PutEndpoint(_)
-        | Change::RemoveEndpoint(_)
-        | Change::EndpointGone(..)
-        | Change::Reserve(..)
-        | Change::Release(_) => false,
+/// What a change has to do with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Concern {
+    /// What expectations speak of, and what tables hold of it.
+    Policy,
+    /// One endpoint more, or another.
+    Endpoint,
+    /// What takes nothing, and is never refused.
+    Nothing,
+}
+
+impl Concern {
+    fn of(change: &Change) -> Self {
+        match change {
+            Change::AddRule(_)
+            | Change::RemoveRule(_)
+            | Change::AddApp(..)
+            | Change::SetApp(..)
+            | Change::AddRole(..)
+            | Change::RemoveApp(_)
+            | Change::SetPolicies(_)
+            | Change::Promote(_) => Self::Policy,
+            Change::PutEndpoint(_) => Self::Endpoint,
+            Change::RemoveEndpoint(_) | Change::EndpointGone(..) | Change::Reserve(..) | Change::Release(_) => {
+                Self::Nothing
+            }
+        }
+    }
+}
+
+/// Asks, before the store has a change, whether this host's tables could have what it comes to.
+struct Admission {
+    host: HostName,
+    running: Arc<NodePlan>,
+}
+
+impl Admission {
+    fn of_policy(&self, before: &Cluster, next: &Cluster) -> Result<(), Refusal> {
+        let utc = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let clock = foresee::clock(&self.running, utc, config::since_boot());
+        intent::admit(before, next, |cluster| foresee::policy_fits(cluster, clock, &self.running))
+    }
+
+    fn of_placement(&self, before: &Cluster, next: &Cluster) -> Result<(), Refusal> {
+        intent::admit(before, next, |cluster| foresee::placement_fits(cluster, &self.host, &self.running))
     }
 }
 
