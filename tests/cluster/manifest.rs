@@ -80,6 +80,12 @@ fn what_is_exported_makes_a_fresh_cluster_the_same() {
     let blog = write(&cluster, "blog.yaml", BLOG);
     cluster.weft(0, &["policy", "apply", "-f", &blog]);
     cluster.weft(0, &["deny", "shop", "outside", "udp/53"]);
+    cluster.weft(0, &["allow", "shop", "blog", "tcp/80", "--for", "1h"]);
+    cluster.weft(0, &["deny", "shop", "blog", "tcp/81", "--shadow"]);
+    cluster.weft(0, &["app", "set", "blog", "--shadow", "on", "--label", "team=b", "--to-outside", "closed"]);
+    let netns = cluster.hosts[0].container("a1");
+    let labels = ["--app", "shop", "--label", "env=prod", "--port", "http=tcp/80"];
+    cluster.weft(0, &[&["attach", netns.path().to_str().unwrap()], &labels[..]].concat());
     let loose = cluster.weft(0, &["policy", "export", "--all"]);
     assert_eq!(loose["policies"], serde_json::json!(["blog", "rules"]));
     let (status, exported, _) = cluster.hosts[0].weft_text(&["policy", "export", "--all"]);

@@ -380,7 +380,7 @@ pub enum Policy {
     Export {
         /// Which [default: all]
         names: Vec<PolicyName>,
-        /// The rules that are of no policy, too, as a policy `rules`
+        /// All that the digest is of: also rules that are of no policy, as a policy `rules`, and apps
         #[arg(long)]
         all: bool,
     },

@@ -356,7 +356,7 @@ async fn policy(command: &args::Policy, asking: &mut Asking<'_>) -> Result<Outco
             Ok(if answer.parts.is_empty() { Outcome::Done } else { Outcome::No })
         }
         args::Policy::Export { names, all } => {
-            let request = ExportPolicy { names: names.clone(), loose: *all };
+            let request = ExportPolicy { names: names.clone(), all: *all };
             asking.show(&request, policy::exported).await
         }
         args::Policy::Validate(args::Described { files, cluster }) => {

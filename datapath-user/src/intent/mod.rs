@@ -17,6 +17,8 @@ use std::{
     sync::Arc,
 };
 
+use weft_common::id::RoleId;
+
 use crate::front::api::{
     dto::{
         policies::{Document, Exported, TestReport, Tested, Validated},
@@ -166,8 +168,8 @@ pub fn validate(manifest: Manifest) -> Result<Validated, Refusal> {
     if faults.is_empty() { Ok(told) } else { Err(refuse(faults.iter().map(|fault| placed(&next, fault)))) }
 }
 
-/// Policies as a manifest.
-pub fn export(cluster: &Cluster, names: &[PolicyName], loose: bool) -> Result<Exported, Refusal> {
+/// Policies as a manifest; with `all` the rules of none too, and the apps: all that the digest is of.
+pub fn export(cluster: &Cluster, names: &[PolicyName], all: bool) -> Result<Exported, Refusal> {
     if let Some(name) = names.iter().find(|name| !cluster.policies.contains_key(*name)) {
         return Err(Refusal::not_found(format!("there is no policy {name}: see weft policy ls")));
     }
@@ -183,7 +185,7 @@ pub fn export(cluster: &Cluster, names: &[PolicyName], loose: bool) -> Result<Ex
         .map(|(name, policy)| (name.clone(), (policy.clone(), of(Some(name)))))
         .collect();
     let rules = of(None);
-    if loose && !rules.is_empty() {
+    if all && !rules.is_empty() {
         let name: PolicyName = LOOSE.parse()?;
         if cluster.policies.contains_key(&name) {
             let why = format!("there is a policy {name} already: give the rules of none to one of their own first");
@@ -193,7 +195,7 @@ pub fn export(cluster: &Cluster, names: &[PolicyName], loose: bool) -> Result<Ex
     }
     Ok(Exported {
         policies: policies.keys().map(ToString::to_string).collect(),
-        manifest: manifest::write::write(&policies),
+        manifest: manifest::write::write(cluster.apps.values().filter(|_| all), &policies),
     })
 }
 
@@ -204,7 +206,19 @@ pub fn schema() -> serde_json::Value {
 
 /// An app as a manifest wants it, with the blocks that hosts get: what it does not say stays.
 fn over(name: &AppName, spec: AppSpec, cluster: &Cluster) -> (App, BTreeMap<HostName, Vec<Prefix>>) {
-    let AppSpec { prefixes, labels, roles, inside, from_apps, from_host, to_outside, blocks, source: _ } = spec;
+    let AppSpec {
+        prefixes,
+        labels,
+        roles,
+        inside,
+        from_apps,
+        from_host,
+        to_outside,
+        shadow,
+        number,
+        blocks,
+        source: _,
+    } = spec;
     let before = cluster.apps.get(name).cloned();
     let mut app = before.unwrap_or_else(|| App::new(name.clone(), Vec::new(), []));
     app.prefixes = prefixes.unwrap_or(app.prefixes);
@@ -216,6 +230,8 @@ fn over(name: &AppName, spec: AppSpec, cluster: &Cluster) -> (App, BTreeMap<Host
         from_host: from_host.unwrap_or(c),
         to_outside: to_outside.unwrap_or(d),
     };
+    app.shadow = shadow.unwrap_or(app.shadow);
+    app.number = number.unwrap_or(app.number);
     for (role, wanted) in roles.into_iter().flatten() {
         put_role(&mut app, role, wanted);
     }
@@ -225,8 +241,9 @@ fn over(name: &AppName, spec: AppSpec, cluster: &Cluster) -> (App, BTreeMap<Host
 }
 
 /// A role that is there keeps its number, which packets carry; others that a manifest does not name have endpoints.
-fn put_role(app: &mut App, name: RoleName, wanted: Role) {
-    let number = app.roles.get(&name).map_or(wanted.number, |before| before.number);
+fn put_role(app: &mut App, name: RoleName, (wanted, number): (Role, Option<RoleId>)) {
+    let usual = || app.roles.get(&name).map_or(wanted.number, |before| before.number);
+    let number = number.unwrap_or_else(usual);
     app.roles.insert(name, Role { number, ..wanted });
 }
 

@@ -134,11 +134,20 @@ pub(super) fn entries<'a>(node: &'a Node, what: &str, faults: &mut Faults) -> Op
 /// A text.
 pub(super) fn text<'a>(node: &'a Node, what: &str, faults: &mut Faults) -> Option<&'a str> {
     let Value::Text(text) = &node.value else {
-        let help = if matches!(node.value, Value::Number(_) | Value::Bool) { ": put it in quotes" } else { "" };
+        let help = if matches!(node.value, Value::Number(_) | Value::Bool(_)) { ": put it in quotes" } else { "" };
         faults.add(node.at, format!("{what} is a text, and this is {}{help}", node.kind()));
         return None;
     };
     Some(text)
+}
+
+/// A truth value.
+pub(super) fn truth(node: &Node, what: &str, faults: &mut Faults) -> Option<bool> {
+    let Value::Bool(truth) = node.value else {
+        faults.add(node.at, format!("{what} is true or false, and this is {}", node.kind()));
+        return None;
+    };
+    Some(truth)
 }
 
 /// What a text means.

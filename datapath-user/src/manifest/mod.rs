@@ -19,6 +19,8 @@ pub mod write;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use weft_common::id::{AppId, RoleId};
+
 use crate::{
     model::{
         app::{Gate, Role},
@@ -61,8 +63,8 @@ pub struct AppSpec {
     pub prefixes: Option<Vec<Prefix>>,
     /// What it is labelled with.
     pub labels: Option<Labels>,
-    /// Its tiers, with the numbers that their names give.
-    pub roles: Option<BTreeMap<RoleName, Role>>,
+    /// Its tiers, each with its number if one is said.
+    pub roles: Option<BTreeMap<RoleName, (Role, Option<RoleId>)>>,
     /// From its own endpoints.
     pub inside: Option<Gate>,
     /// From other apps.
@@ -71,6 +73,10 @@ pub struct AppSpec {
     pub from_host: Option<Gate>,
     /// To the outside and to the hosts.
     pub to_outside: Option<Gate>,
+    /// Whether its policy is only tried.
+    pub shadow: Option<bool>,
+    /// What it is called on the wire.
+    pub number: Option<AppId>,
     /// What hosts give of it to endpoints.
     pub blocks: Option<BTreeMap<HostName, Vec<Prefix>>>,
     /// Where it was written.

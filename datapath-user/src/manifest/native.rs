@@ -31,9 +31,11 @@
 //! |---|---|
 //! | `prefixes` | where its endpoints have their addresses |
 //! | `labels` | what rules can select it by |
-//! | `roles` | its tiers: each a name, or a mapping with `name`, `labels` (left out: `role` with the name) and `ports` |
+//! | `roles` | its tiers: each a name, or a mapping with `name`, `labels` (left out: `role` with the name), `ports` and `number` |
 //! | `inside`, `from-apps`, `from-host`, `to-outside` | `open` or `closed`, where no rule speaks |
+//! | `shadow` | `true`: its policy is only tried, and everything passes; `false` |
 //! | `blocks` | by host, which prefixes it gives to endpoints of the app |
+//! | `number` | what the app, or a role, is called on the wire; left out: what its name gives. Only needed where those collide |
 //!
 //! A rule is the text of a rule, or a mapping with one field, `allow`, `deny`, `reject` or `pass`, which has:
 //!
@@ -43,13 +45,21 @@
 //! | `ports` | traffic as `tcp/80,8000-8100,http`, or a list of such; left out: any. Several protocols are several rules |
 //! | `on` | `ingress` or `egress`: whose rule it is; left out: of both sides |
 //! | `precedence` | a number, the greater wins; left out: 1000 |
+//! | `shadow` | `true`: the rule is only tried; left out: `false` |
+//! | `until` | when it ends, in UTC as `2026-01-31T09:05:00Z`; only an allow can end; left out: never |
 //! | `name` | what the rule is called |
+//!
+//! A rule that has ended is no mistake: it is kept and says nothing, so that a manifest can be applied again at any time. Take it
+//! out when nobody asks for it any more.
 //!
 //! A field with nothing in it is a fault here: nobody can tell whether all is meant by it or nothing.
 
 use std::{collections::BTreeMap, rc::Rc, str::FromStr};
 
-use weft_common::policy::{Action, Direction};
+use weft_common::{
+    id::{AppId, RoleId},
+    policy::{Action, Direction},
+};
 
 use crate::{
     model::{
@@ -60,6 +70,7 @@ use crate::{
         name::{AppName, PolicyName, RoleName},
         rule::{Precedence, Rule},
         selector::{Apps, Selector},
+        time::Until,
         traffic::{NamedPorts, Traffic, named_port},
     },
     store::Position,
@@ -67,7 +78,7 @@ use crate::{
 
 use super::{
     AppSpec, Faults, Reader,
-    fields::{Fields, Form, Null, entries, list, number, parsed, text},
+    fields::{Fields, Form, Null, entries, list, number, parsed, text, truth},
     selectors,
     traffic::joined,
     tree::{Node, Value},
@@ -78,12 +89,18 @@ const fn form(what: &'static str, fields: &'static [&'static str]) -> Form {
 }
 
 pub(super) const DOCUMENT: Form = form("a manifest", &["weft", "policy", "apps", "rules", "expect"]);
-pub(super) const APP: Form =
-    form("an app", &["prefixes", "labels", "roles", "inside", "from-apps", "from-host", "to-outside", "blocks"]);
-pub(super) const ROLE: Form = form("a role", &["name", "labels", "ports"]);
+pub(super) const APP: Form = form(
+    "an app",
+    &["prefixes", "labels", "roles", "inside", "from-apps", "from-host", "to-outside", "shadow", "blocks", "number"],
+);
+pub(super) const ROLE: Form = form("a role", &["name", "labels", "ports", "number"]);
 pub(super) const RULE: Form = form("a rule", &["allow", "deny", "reject", "pass"]);
-pub(super) const LONG: Form = form("a rule", &["from", "to", "ports", "on", "precedence", "name"]);
+pub(super) const LONG: Form = form("a rule", &["from", "to", "ports", "on", "precedence", "shadow", "until", "name"]);
 pub(super) const SELECTOR: Form = form("a selector", &["app", "apps", "matchLabels", "matchExpressions"]);
+
+/// What apps and roles can be called on the wire.
+pub(super) const APP_NUMBERS: (i32, i32) = (AppId::FIRST.0.cast_signed(), AppId::LAST.0.cast_signed());
+pub(super) const ROLE_NUMBERS: (i32, i32) = (1, RoleId::LAST.0 as i32);
 
 /// The version of this form.
 pub(super) const VERSION: &str = "v1";
@@ -138,8 +155,8 @@ fn app(node: &Node, at: Position, faults: &mut Faults) -> Option<AppSpec> {
     let roles = |node: &Node, faults: &mut Faults| {
         let mut roles = BTreeMap::new();
         for node in list(node, "roles", faults)? {
-            let Some((name, role)) = role(node, faults) else { continue };
-            if roles.insert(name.clone(), role).is_some() {
+            let Some((name, role, number)) = role(node, faults) else { continue };
+            if roles.insert(name.clone(), (role, number)).is_some() {
                 faults.add(node.at, format!("role {name} is there twice: take one away"));
             }
         }
@@ -162,6 +179,8 @@ fn app(node: &Node, at: Position, faults: &mut Faults) -> Option<AppSpec> {
         from_apps: gate("from-apps", faults),
         from_host: gate("from-host", faults),
         to_outside: gate("to-outside", faults),
+        shadow: fields.get("shadow").and_then(|node| truth(node, "shadow", faults)),
+        number: fields.get("number").and_then(|node| numbered(node, APP_NUMBERS, faults)).map(AppId),
         blocks: fields.get("blocks").and_then(|node| blocks(node, faults)),
         source: faults.source(at),
     })
@@ -175,15 +194,17 @@ fn many<T: FromStr<Err = Invalid>>(node: &Node, what: &str, faults: &mut Faults)
 }
 
 /// By its name alone, or with what it has beside.
-fn role(node: &Node, faults: &mut Faults) -> Option<(RoleName, Role)> {
+fn role(node: &Node, faults: &mut Faults) -> Option<(RoleName, Role, Option<RoleId>)> {
     if matches!(node.value, Value::Text(_)) {
         let name: RoleName = parsed(node, "a role", faults)?;
-        return Some((name.clone(), Role::plain(&name)));
+        return Some((name.clone(), Role::plain(&name), None));
     }
     let fields = Fields::of(node, &ROLE, faults)?;
     let name = fields.need("name", faults).and_then(|node| parsed::<RoleName>(node, "name", faults));
     let labels = fields.get("labels").map(|node| selectors::labels(node, "labels", faults));
     let ports = fields.get("ports").map(|node| ports(node, faults));
+    let number = fields.get("number").map(|node| numbered(node, ROLE_NUMBERS, faults));
+    let number = number.map_or(Some(None), |number| number.map(Some))?;
     let name = name?;
     let mut role = Role::plain(&name);
     if let Some(labels) = labels {
@@ -192,7 +213,12 @@ fn role(node: &Node, faults: &mut Faults) -> Option<(RoleName, Role)> {
     if let Some(ports) = ports {
         role.ports = ports?;
     }
-    Some((name, role))
+    Some((name, role, number.and_then(|number| u16::try_from(number).ok()).map(RoleId)))
+}
+
+/// A number on the wire.
+fn numbered(node: &Node, range: (i32, i32), faults: &mut Faults) -> Option<u32> {
+    number(node, "number", range, faults).and_then(|number| u32::try_from(number).ok())
 }
 
 /// Names of ports, each of one protocol or of several.
@@ -230,18 +256,22 @@ fn rule(node: &Node, faults: &mut Faults) -> Option<Vec<Rule>> {
     let on = fields.get("on").map(|node| direction(node, faults));
     let range = (Precedence::MIN.raw(), Precedence::MAX.raw());
     let precedence = fields.get("precedence").map(|node| number(node, "precedence", range, faults));
+    let shadow = fields.get("shadow").map(|node| truth(node, "shadow", faults));
+    let until = fields.get("until").map(|node| parsed::<Until>(node, "until", faults));
     let name = fields.get("name").map(|node| (node.at, parsed(node, "name", faults)));
     let (from, to, traffic) = (from?, to?, traffic?);
     let on = on.map_or(Some(None), |on| on.map(Some))?;
     let precedence = precedence.map_or(Some(Precedence::DEFAULT), |raw| Precedence::new(raw?))?;
+    let shadow = shadow.unwrap_or(Some(false))?;
+    let until = until.map_or(Some(None), |until| until.map(Some))?;
     if let (Some((at, _)), true) = (&name, traffic.len() > 1) {
         faults.add(*at, "a name is one rule's, and this is a rule of each protocol: write one by one");
         return None;
     }
     let name = name.map_or(Some(None), |(_, name)| name.map(Some))?;
     let rules = traffic.into_iter().map(|traffic| {
-        let rule = Rule::new(action, from.clone(), to.clone(), traffic)?.placed(on, precedence)?;
-        Ok(Rule { name: name.clone(), source: source.clone(), ..rule })
+        let rule = Rule::new(action, from.clone(), to.clone(), traffic)?.placed(on, precedence)?.ending(until)?;
+        Ok(Rule { shadow, name: name.clone(), source: source.clone(), ..rule })
     });
     faults.check(fields.at, rules.collect::<Result<_, Invalid>>())
 }

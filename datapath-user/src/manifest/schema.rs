@@ -55,7 +55,9 @@ fn app() -> Value {
         "from-apps" => gate("From other apps, where no rule speaks."),
         "from-host" => gate("From the hosts, where no rule speaks."),
         "to-outside" => gate("To the outside and to the hosts, where no rule speaks."),
+        "shadow" => truth("Whether its policy is only tried, and everything passes."),
         "blocks" => map_of(&refer("texts")),
+        "number" => wire(native::APP_NUMBERS),
         _ => Value::Bool(false),
     })
 }
@@ -66,6 +68,7 @@ fn role() -> Value {
         "name" => text("The role's name."),
         "labels" => refer("labels"),
         "ports" => map_of(&json!({ "oneOf": [port, list_of(&port)] })),
+        "number" => wire(native::ROLE_NUMBERS),
         _ => Value::Bool(false),
     })
 }
@@ -101,6 +104,8 @@ fn long() -> Value {
             "default": Precedence::DEFAULT.raw(),
             "description": "The greater wins."
         }),
+        "shadow" => truth("Whether the rule is only tried."),
+        "until" => text("When it ends, as `2026-01-31T09:05:00Z`; only an allow can."),
         "name" => text("What the rule is called."),
         _ => Value::Bool(false),
     })
@@ -156,6 +161,16 @@ fn object(form: &Form, required: &[&str], about: &str, field: impl Fn(&str) -> V
 
 fn text(about: &str) -> Value {
     json!({ "type": "string", "description": about })
+}
+
+fn truth(about: &str) -> Value {
+    json!({ "type": "boolean", "description": about })
+}
+
+/// A number on the wire.
+fn wire((least, most): (i32, i32)) -> Value {
+    let about = "What it is called on the wire; left out: what its name gives.";
+    json!({ "type": "integer", "minimum": least, "maximum": most, "description": about })
 }
 
 fn list_of(item: &Value) -> Value {

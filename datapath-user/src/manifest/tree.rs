@@ -22,7 +22,7 @@ pub(super) struct Node {
 
 pub(super) enum Value {
     Null,
-    Bool,
+    Bool(bool),
     Number(String),
     Text(String),
     List(Vec<Rc<Node>>),
@@ -48,7 +48,7 @@ impl Node {
     pub(super) fn kind(&self) -> &'static str {
         match &self.value {
             Value::Null => "nothing",
-            Value::Bool => "a truth value",
+            Value::Bool(_) => "a truth value",
             Value::Number(_) => "a number",
             Value::Text(_) => "a text",
             Value::List(_) => "a list",
@@ -246,7 +246,8 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, St
 pub(super) fn plain(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
-        "true" | "True" | "TRUE" | "false" | "False" | "FALSE" => Value::Bool,
+        "true" | "True" | "TRUE" => Value::Bool(true),
+        "false" | "False" | "FALSE" => Value::Bool(false),
         _ if is_number(text) => Value::Number(text.to_owned()),
         _ => Value::Text(text.to_owned()),
     }

@@ -2,21 +2,78 @@
 
 use std::fmt::Write as _;
 
+use serde_json::{Map, Value, json};
+
+use crate::model::{
+    app::{App, Defaults, Role},
+    labels::Labels,
+    name::RoleName,
+};
+
 use super::{Policies, native::VERSION, tree};
 
-/// Policies as manifests, a document each. Rules are in their short form.
-pub fn write(policies: &Policies) -> String {
-    let mut text = String::new();
-    for (at, (name, (policy, rules))) in policies.iter().enumerate() {
-        let between = if at > 0 { "---\n" } else { "" };
-        let head = format!("{between}weft: {VERSION}\npolicy: {}\n", scalar(name.as_str()));
-        text.push_str(&head);
+/// Apps, all in one document, and policies, a document each. Rules are in their short form. What hosts give of apps is not
+/// written: another cluster has other hosts.
+pub fn write<'a>(apps: impl Iterator<Item = &'a App>, policies: &Policies) -> String {
+    let mut documents: Vec<String> = Vec::new();
+    let apps: String = apps.map(app).collect();
+    if !apps.is_empty() {
+        documents.push(format!("weft: {VERSION}\napps:\n{apps}"));
+    }
+    for (name, (policy, rules)) in policies {
+        let mut text = format!("weft: {VERSION}\npolicy: {}\n", scalar(name.as_str()));
         list(&mut text, "rules", rules);
         if !policy.expect.is_empty() {
             list(&mut text, "expect", &policy.expect);
         }
+        documents.push(text);
     }
+    documents.join("---\n")
+}
+
+/// All of an app: what a manifest does not say stays as it is.
+fn app(app: &App) -> String {
+    let App { name, number, prefixes, labels, roles, defaults, shadow } = app;
+    let Defaults { inside, from_apps, from_host, to_outside } = defaults;
+    let mut text = format!("  {}:\n", scalar(name.as_str()));
+    let mut field = |name: &str, value: Value| {
+        // Writing to a String can not fail.
+        writeln!(text, "    {name}: {value}").unwrap_or_default();
+    };
+    if *number != App::number_of(name) {
+        field("number", number.0.into());
+    }
+    field("prefixes", prefixes.iter().map(ToString::to_string).collect());
+    field("labels", self::labels(labels));
+    field("roles", roles.iter().map(|(name, role)| self::role(name, role)).collect());
+    for (name, gate) in
+        [("inside", inside), ("from-apps", from_apps), ("from-host", from_host), ("to-outside", to_outside)]
+    {
+        field(name, gate.name().into());
+    }
+    field("shadow", (*shadow).into());
     text
+}
+
+/// By its name alone, if that says all.
+fn role(name: &RoleName, role: &Role) -> Value {
+    let plain = Role::plain(name);
+    if *role == plain {
+        return name.as_str().into();
+    }
+    let Role { number, labels, ports } = role;
+    let ports: Map<_, _> =
+        ports.lists().into_iter().map(|(name, list)| (name.to_string(), list.split(',').collect::<Value>())).collect();
+    let mut written = json!({ "name": name.as_str(), "labels": self::labels(labels), "ports": ports });
+    if *number != plain.number {
+        written["number"] = number.0.into();
+    }
+    written
+}
+
+fn labels(labels: &Labels) -> Value {
+    let pairs = labels.iter().map(|(key, value)| (key.to_string(), value.to_string().into()));
+    pairs.collect::<Map<_, _>>().into()
 }
 
 fn list<T: ToString>(text: &mut String, key: &str, items: &[T]) {
@@ -38,5 +95,5 @@ fn scalar(text: &str) -> String {
         && !text.ends_with([':', ' '])
         && matches!(tree::plain(text), tree::Value::Text(_));
     // A text in quotes is the same in JSON and in YAML.
-    if is_plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+    if is_plain { text.to_owned() } else { Value::from(text).to_string() }
 }

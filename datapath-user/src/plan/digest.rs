@@ -1,7 +1,8 @@
 //! One number for all of policy: two hosts that have the same enforce the same.
 //!
 //! Tables hold numbers that depend on what a host had before, so the digest is of what the numbers mean. It knows nothing
-//! of files, of the names of rules and of their order: those change no verdict.
+//! of files, of the names of rules and of their order: those change no verdict. Only where rules are equal, and the first of
+//! them is the one that is reported, it tells which that is.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

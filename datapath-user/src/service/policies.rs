@@ -85,8 +85,8 @@ impl Service {
         .await
     }
 
-    pub(super) fn do_export(&self, ExportPolicy { names, loose }: &ExportPolicy) -> Result<Exported, Refusal> {
-        intent::export(&self.snapshot().cluster, names, *loose)
+    pub(super) fn do_export(&self, ExportPolicy { names, all }: &ExportPolicy) -> Result<Exported, Refusal> {
+        intent::export(&self.snapshot().cluster, names, *all)
     }
 
     pub(super) async fn matrix(&self, request: ShowMatrix) -> Result<Matrix, Refusal> {

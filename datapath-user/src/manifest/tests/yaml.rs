@@ -99,7 +99,10 @@ fn nothing_is_there_twice() {
 fn an_alias_is_what_it_stands_for() {
     let text =
         format!("{HEAD}rules:\n- allow: &r {{from: a, to: b, ports: &p [tcp/1, udp/1]}}\n- deny: *r\n- pass: *p\n");
-    check_fault(&text, "4:40: a rule is a mapping with from, to, ports, on, precedence or name, and this is a list");
+    check_fault(
+        &text,
+        "4:40: a rule is a mapping with from, to, ports, on, precedence, shadow, until or name, and this is a list",
+    );
     let text = format!("{HEAD}rules:\n- allow: &r {{from: &a a, to: b}}\n- deny: *r\n- reject: {{from: *a, to: c}}\n");
     assert_eq!(rules(&text), ["allow a -> b any", "deny a -> b any", "reject a -> c any"]);
     // The whole document.

@@ -54,9 +54,9 @@ pub struct ExportPolicy {
     /// Which; none is all.
     #[serde(default, with = "text::list")]
     pub names: Vec<PolicyName>,
-    /// Whether rules of no policy come too, as a policy `rules`.
+    /// Whether rules of no policy come too, as a policy `rules`, and apps: all that the digest is of.
     #[serde(default)]
-    pub loose: bool,
+    pub all: bool,
 }
 
 /// Who reaches whom.

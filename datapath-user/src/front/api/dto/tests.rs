@@ -55,7 +55,7 @@ fn requests_are_read_and_written() {
     round_trip::<DeletePolicy>(json!({ "names": ["blog", "networkpolicy/shop/web"] }));
     round_trip::<DeletePolicy>(json!({ "files": [] }));
     round_trip::<DiffPolicy>(json!({ "files": [] }));
-    round_trip::<ExportPolicy>(json!({ "names": ["blog"], "loose": true }));
+    round_trip::<ExportPolicy>(json!({ "names": ["blog"], "all": true }));
     round_trip::<ShowMatrix>(json!({ "ports": ["tcp/80", "icmp"], "apps": ["shop"] }));
     round_trip::<GetDigest>(json!({}));
 }
