@@ -10,6 +10,7 @@ mod ends;
 mod foreign;
 mod full;
 mod hostile;
+mod identity;
 mod interop;
 mod manifest;
 mod many;
