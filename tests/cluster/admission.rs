@@ -10,22 +10,22 @@ use weft_tests::wait::eventually;
 
 use super::{Cluster, READY, SILENCE, SOON};
 
-/// Each gives every role of shop two sets more in both slots: there is room for two of them.
+/// Each gives every role of shop two sets more in both slots: with two of them the table is full to the last entry.
 const ENDS: [&str; 3] = [
     "allow shop -> shop tcp/1 until 2099-01-01T01:00:00Z",
     "allow shop -> shop tcp/2 until 2099-01-01T02:00:00Z",
     "allow shop -> shop tcp/3 until 2099-01-01T03:00:00Z",
 ];
 
-const TOO_MANY: &str = "SETS needs 144 0";
+const TOO_MANY: &str = "SETS needs 174 7";
 
-/// One host, with an app of so many roles that its sets fill a quarter of their table.
+/// One host, with an app of so many roles that its sets fill a third of their table.
 fn crowded() -> Cluster {
     let mut cluster = Cluster::without_daemons(1, Family::V4);
     let text = fs::read_to_string(&cluster.file).unwrap();
     let mut roles = String::from("roles = [\"web\", \"db\"");
-    for role in 1..9_000 {
-        write!(roles, ", {{ name = \"r{role}\", number = {role} }}").unwrap();
+    for role in 1..=10_917 {
+        write!(roles, ", {{ name = \"r{role}\", number = {} }}", 20_000 + role).unwrap();
     }
     fs::write(&cluster.file, text.replacen("roles = [\"web\", \"db\"", &roles, 1)).unwrap();
     cluster.start(0);
@@ -85,6 +85,13 @@ fn what_does_not_fit_is_refused_before_anything_changes() {
     // What fits is taken as before, and what makes room is.
     cluster.weft(0, &["allow", said(ENDS[1])]);
     refused_as_full(&cluster, &["allow", said(ENDS[2])], TOO_MANY);
+    let (full, netns) = (state(&cluster), cluster.hosts[0].container("a3"));
+    let path = netns.path();
+    let attach = ["attach", path.to_str().unwrap(), "--app", "shop", "--label", "env=prod"];
+    refused_as_full(&cluster, &attach, "SETS needs 131 084");
+    refused_as_full(&cluster, &["label", "shop/a1", "env=prod"], "SETS needs 131 084");
+    assert_eq!(state(&cluster), full);
+    assert_eq!(cluster.weft(0, &["ps"])["endpoints"].as_array().unwrap().len(), 3);
     cluster.weft(0, &["policy", "rm", ENDS[0]]);
     cluster.weft(0, &["allow", said(ENDS[2])]);
 }
@@ -109,7 +116,7 @@ fn what_a_hand_writes_and_does_not_fit_is_told_and_can_be_repaired_in_steps() {
     let text = before.0.replacen("rules = []", &format!("rules = [{}]", rules.join(", ")), 1);
     fs::write(&cluster.file, text).unwrap();
     let degraded = || cluster.weft(0, &["status"])["degraded"].to_string();
-    eventually(READY, || degraded().contains("the tables stay as they are: SETS needs 288 "));
+    eventually(READY, || degraded().contains("the tables stay as they are: SETS needs 349 "));
     let status = cluster.weft(0, &["status"]);
     assert_ne!(status["revision"], status["in_force"], "{status:#}");
     assert_eq!(status["digest"], before.2, "what was in force stays so");
@@ -118,7 +125,7 @@ fn what_a_hand_writes_and_does_not_fit_is_told_and_can_be_repaired_in_steps() {
     // The first step is not enough, and nobody is stopped from it; a step away is refused.
     cluster.weft(0, &["policy", "rm", tried]);
     assert!(degraded().contains(TOO_MANY), "{}", degraded());
-    refused_as_full(&cluster, &["allow", "shop -> shop tcp/4 until 2099-01-01T04:00:00Z"], "SETS needs 180 0");
+    refused_as_full(&cluster, &["allow", "shop -> shop tcp/4 until 2099-01-01T04:00:00Z"], "SETS needs 218 4");
     cluster.weft(0, &["policy", "rm", ENDS[2]]);
     eventually(READY, || degraded() == "[]");
     assert_eq!(state(&cluster).0.matches("until").count(), 2);

@@ -224,7 +224,7 @@ fn what_does_not_fit_is_refused_and_what_repairs_it_is_not() {
 fn a_cluster_that_no_host_could_enforce_is_refused_without_a_daemon() {
     let mut cluster = base();
     let rule = |hour| format!("allow shop -> shop until 1970-01-01T0{hour}:00:00Z");
-    cluster.rules = crate::model::example::rules((1..4).map(rule));
+    cluster.rules = example::rules((1..4).map(rule));
     let shop = Arc::make_mut(&mut cluster.apps).get_mut(&"shop".parse().unwrap()).unwrap();
     shop.roles.extend((1..9_000).map(|number| {
         let name: RoleName = format!("r{number}").parse().unwrap();
