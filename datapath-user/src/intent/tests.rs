@@ -304,7 +304,7 @@ mod exported {
             let own = of_policy.into_iter().map(|rule| Rule { policy: Some("own".parse().unwrap()), ..rule });
             let cluster = Cluster {
                 apps: Arc::new(apps.into()),
-                rules: Arc::new(loose.into_iter().chain(own).collect()),
+                rules: Arc::new(loose.into_iter().chain(own).map(Arc::new).collect()),
                 policies: Arc::new([("own".parse().unwrap(), Policy::default())].into()),
                 ..Cluster::default()
             };

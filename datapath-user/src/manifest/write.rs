@@ -5,9 +5,11 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use crate::model::{
-    app::{App, Defaults, Role},
+    app::{App, Defaults, Gate, Role},
+    cluster::Policy,
     labels::Labels,
-    name::RoleName,
+    name::{AppName, PolicyName, RoleName},
+    rule::Rule,
 };
 
 use super::{Policies, native::VERSION, tree};
@@ -20,21 +22,32 @@ pub fn write<'a>(apps: impl Iterator<Item = &'a App>, policies: &Policies) -> St
     if !apps.is_empty() {
         documents.push(format!("weft: {VERSION}\napps:\n{apps}"));
     }
-    for (name, (policy, rules)) in policies {
-        let mut text = format!("weft: {VERSION}\npolicy: {}\n", scalar(name.as_str()));
-        list(&mut text, "rules", rules);
-        if !policy.expect.is_empty() {
-            list(&mut text, "expect", &policy.expect);
-        }
-        documents.push(text);
-    }
+    documents.extend(policies.iter().map(|(name, (policy, rules))| one(name, policy, rules, None)));
     documents.join("---\n")
+}
+
+/// A policy as a manifest, with what is to hold for an app where its rules do not speak.
+pub fn one(name: &PolicyName, policy: &Policy, rules: &[Rule], app: Option<(&AppName, Defaults)>) -> String {
+    let mut text = format!("weft: {VERSION}\npolicy: {}\n", scalar(name.as_str()));
+    if let Some((app, defaults)) = app {
+        let gates: Vec<String> = gates(&defaults).iter().map(|(name, gate)| format!("{name}: {gate}")).collect();
+        // Writing to a String can not fail.
+        writeln!(text, "apps:\n  {}: {{{}}}", scalar(app.as_str()), gates.join(", ")).unwrap_or_default();
+    }
+    list(&mut text, "rules", rules);
+    if !policy.expect.is_empty() {
+        list(&mut text, "expect", &policy.expect);
+    }
+    text
+}
+
+fn gates(Defaults { inside, from_apps, from_host, to_outside }: &Defaults) -> [(&'static str, Gate); 4] {
+    [("inside", *inside), ("from-apps", *from_apps), ("from-host", *from_host), ("to-outside", *to_outside)]
 }
 
 /// All of an app: what a manifest does not say stays as it is.
 fn app(app: &App) -> String {
     let App { name, number, prefixes, labels, roles, defaults, shadow } = app;
-    let Defaults { inside, from_apps, from_host, to_outside } = defaults;
     let mut text = format!("  {}:\n", scalar(name.as_str()));
     let mut field = |name: &str, value: Value| {
         // Writing to a String can not fail.
@@ -46,9 +59,7 @@ fn app(app: &App) -> String {
     field("prefixes", prefixes.iter().map(ToString::to_string).collect());
     field("labels", self::labels(labels));
     field("roles", roles.iter().map(|(name, role)| self::role(name, role)).collect());
-    for (name, gate) in
-        [("inside", inside), ("from-apps", from_apps), ("from-host", from_host), ("to-outside", to_outside)]
-    {
+    for (name, gate) in gates(defaults) {
         field(name, gate.name().into());
     }
     field("shadow", (*shadow).into());

@@ -89,6 +89,14 @@ impl Prefix {
         Self::new(addr, Family::of(addr).bits())
     }
 
+    /// The fewest prefixes that have these addresses and no other, in order.
+    pub fn gathered(addresses: impl IntoIterator<Item = IpAddr>) -> Vec<Self> {
+        let alone = addresses.into_iter().map(IpNet::from).collect();
+        let mut gathered: Vec<_> = IpNet::aggregate(&alone).into_iter().map(Self).collect();
+        gathered.sort_unstable();
+        gathered
+    }
+
     /// The first address: all host bits zero.
     pub fn first(&self) -> IpAddr {
         self.0.network()

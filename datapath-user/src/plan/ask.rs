@@ -124,13 +124,18 @@ impl<'a> Asker<'a> {
                 let lists: Vec<u32> = self.about(out, dst, dst_addr).chain(self.about(into, src, src_addr)).collect();
                 for (protocol, from, to) in self.stretches(&lists, regions, src_addr.is_v4()) {
                     let query = Query { src, dst, src_addr, dst_addr, protocol: protocol.unwrap_or(OTHER), port: from };
-                    let decision = decide(&self.policy.at(0), Epoch(0), &query);
+                    let decision = self.decide(&query);
                     let parted = (parted(&src_addrs, src_addr), parted(&dst_addrs, dst_addr));
                     found(Part { addrs: (src_addr, dst_addr), parted, protocol, ports: from..=to, decision })?;
                 }
             }
         }
         ControlFlow::Continue(())
+    }
+
+    /// Asks one question.
+    pub fn decide(&self, query: &Query) -> Decision {
+        decide(&self.policy.at(0), Epoch(0), query)
     }
 
     /// What decided, in words, and the rule if it was one.
