@@ -24,7 +24,7 @@ const PARTIES: usize = 1000;
 pub fn matrix(cluster: &Cluster, policy: Option<Arc<Policy>>, request: &ShowMatrix) -> Result<Matrix, Refusal> {
     let ShowMatrix { ports, apps } = request;
     if let Some(app) = apps.iter().find(|app| !cluster.apps.contains_key(*app)) {
-        return Err(Refusal::not_found(format!("there is no app {app}: see weft app ls")));
+        return Err(Refusal::no_app(app));
     }
     let asker = match policy {
         Some(policy) => Asker::over(cluster, policy),

@@ -5,10 +5,12 @@
 //! that is wrong and where it was written.
 
 mod difference;
+mod learn;
 mod matrix;
 mod room;
 
 pub use difference::{difference, gone};
+pub use learn::{comment, learn};
 pub use matrix::matrix;
 pub use room::{admit, admit_alone};
 
@@ -143,8 +145,13 @@ pub fn validate(manifest: Manifest) -> Result<Validated, Refusal> {
         expectations: manifest.policies.values().map(|(policy, _)| policy.expect.len() as u64).sum(),
     };
     let mut apps: BTreeMap<AppName, App> = BTreeMap::new();
+    // One whose prefixes a manifest does not say is there, and is to be otherwise.
+    let is_new = |name: &AppName| manifest.apps.get(name).is_some_and(|spec| spec.prefixes.is_some());
+    for name in manifest.apps.keys().filter(|name| !is_new(name)) {
+        apps.insert(name.clone(), App::new(name.clone(), Vec::new(), []));
+    }
     let sides = manifest.policies.values().flat_map(|(_, rules)| rules).flat_map(|rule| [&rule.from, &rule.to]);
-    for selector in sides.filter(|selector| selector.app().is_some_and(|name| !manifest.apps.contains_key(name))) {
+    for selector in sides.filter(|selector| selector.app().is_some_and(|name| !is_new(name))) {
         let (name, role) = match selector {
             Selector::App(name) => (name, None),
             Selector::Role(name, role) => (name, Some(role)),

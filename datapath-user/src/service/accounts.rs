@@ -62,6 +62,12 @@ impl Accounts {
         sums.map(|(rule, counts)| (rule, self.tried(&counts))).collect()
     }
 
+    /// Flows that were allowed, by the apps of the opener and of the other side.
+    pub(super) fn flows_by_pair(&self) -> BTreeMap<(AppId, AppId), u64> {
+        let sums = self.sums(|account| Some((account.src, account.dst))).into_iter();
+        sums.map(|(pair, counts)| (pair, counts.flows)).collect()
+    }
+
     /// What defaults of an app whose policy is only tried would have changed of what it sent and was sent.
     pub(super) fn tried_by_default(&self, app: AppId) -> Option<Tried> {
         let of_app = |account: &Account| account.shadow == BY_DEFAULT && (account.src == app || account.dst == app);

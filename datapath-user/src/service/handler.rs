@@ -11,6 +11,7 @@ use crate::front::api::{
         drops::{DropList, Dropped, FollowDrops, ListDrops},
         endpoints::{Attach, Attached, Detach, Detached, EndpointList, ListEndpoints, Relabel, Relabelled},
         flows::{FlowList, ListFlows, ListTraffic, TrafficList},
+        learning::{ContactList, LearnPolicy, Learned, ListContacts},
         maps::{MapList, ShowMaps},
         naming::WhichRule,
         policies::{
@@ -25,7 +26,7 @@ use crate::front::api::{
 };
 use crate::model::{
     app,
-    name::{AppName, HostName},
+    name::HostName,
     prefix::Prefix,
     rule,
     selector::{Apps, Selector},
@@ -43,7 +44,7 @@ impl Handler for Service {
 
     async fn show_app(&self, request: ShowApp) -> Result<AppDetail, Refusal> {
         let cluster = self.snapshot().cluster.clone();
-        let app = cluster.apps.get(&request.name).ok_or_else(|| unknown(&request.name))?;
+        let app = cluster.apps.get(&request.name).ok_or_else(|| Refusal::no_app(&request.name))?;
         let endpoints = self.endpoints().endpoints.into_iter().filter(|endpoint| endpoint.app == request.name.as_str());
         let rules = self.rules().await?.into_iter().filter(|(rule, _)| names(&rule.from, app) || names(&rule.to, app));
         Ok(AppDetail {
@@ -69,7 +70,7 @@ impl Handler for Service {
     async fn set_app(&self, request: SetApp) -> Result<Changed, Refusal> {
         let SetApp { name, prefixes, without, set, unset, defaults, shadow, blocks } = request;
         let cluster = self.snapshot().cluster.clone();
-        let mut app = cluster.apps.get(&name).ok_or_else(|| unknown(&name))?.clone();
+        let mut app = cluster.apps.get(&name).ok_or_else(|| Refusal::no_app(&name))?.clone();
         let stays = |prefix: &Prefix| !without.iter().any(|gone| gone.covers(prefix));
         app.prefixes.retain(stays);
         app.prefixes.extend(prefixes.into_iter().filter(|prefix| !cluster.apps[&name].prefixes.contains(prefix)));
@@ -152,7 +153,7 @@ impl Handler for Service {
 
     async fn show_policy(&self, request: ShowPolicy) -> Result<Policy, Refusal> {
         let snapshot = self.snapshot();
-        let app = snapshot.cluster.apps.get(&request.app).ok_or_else(|| unknown(&request.app))?;
+        let app = snapshot.cluster.apps.get(&request.app).ok_or_else(|| Refusal::no_app(&request.app))?;
         let (rules, plan) = (self.rules().await?, self.plan());
         let of = |side: fn(&rule::Rule) -> &Selector| {
             rules.iter().filter(|(rule, _)| names(side(rule), app)).map(|(_, shown)| shown.clone()).collect()
@@ -193,6 +194,10 @@ impl Handler for Service {
         self.matrix(request).await
     }
 
+    async fn learn_policy(&self, request: LearnPolicy) -> Result<Learned, Refusal> {
+        self.do_learn(request).await
+    }
+
     async fn digest(&self, _: GetDigest) -> Result<PolicyDigest, Refusal> {
         self.planned().await?;
         self.do_digest().await
@@ -206,6 +211,11 @@ impl Handler for Service {
     async fn list_flows(&self, request: ListFlows) -> Result<FlowList, Refusal> {
         self.planned().await?;
         Ok(self.flows(&request)?)
+    }
+
+    async fn list_contacts(&self, request: ListContacts) -> Result<ContactList, Refusal> {
+        self.planned().await?;
+        self.contacts(&request)
     }
 
     async fn list_traffic(&self, _: ListTraffic) -> Result<TrafficList, Refusal> {
@@ -320,10 +330,6 @@ fn give(given: &mut BTreeMap<HostName, Vec<Prefix>>, blocks: Vec<Block>) {
             own.push(prefix);
         }
     }
-}
-
-fn unknown(name: &AppName) -> Refusal {
-    Refusal::not_found(format!("there is no app {name}: see weft app ls"))
 }
 
 /// Whether a selector speaks of an app, and not of every one.

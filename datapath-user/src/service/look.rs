@@ -224,7 +224,7 @@ fn fits(request: &ListFlows, names: &Names<'_>, key: &FlowKey, flow: &Flow) -> b
         && protocol.is_none_or(|protocol| key.protocol == protocol.0)
 }
 
-fn has_ports(number: u8) -> bool {
+pub(super) fn has_ports(number: u8) -> bool {
     matches!(number, protocol::TCP | protocol::UDP | protocol::UDP_LITE | protocol::SCTP)
 }
 

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod attach;
+mod contacts;
 mod doctor;
 mod handler;
 mod live;

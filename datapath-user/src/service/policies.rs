@@ -6,6 +6,7 @@ use weft_common::{id::Epoch, policy::SetKey, table};
 
 use crate::front::api::{
     dto::{
+        learning::{LearnPolicy, Learned},
         policies::{
             ApplyPolicy, DeletePolicy, DiffPolicy, ExportPolicy, Exported, Matrix, PolicyChange, PolicyDiff,
             PolicyDigest, ShowMatrix,
@@ -98,6 +99,11 @@ impl Service {
             intent::matrix(&cluster, policy, &request)
         })
         .await
+    }
+
+    pub(super) async fn do_learn(&self, request: LearnPolicy) -> Result<Learned, Refusal> {
+        let cluster = Arc::clone(&self.snapshot().cluster);
+        blocking(move || intent::learn(&cluster, &request)).await
     }
 
     pub(super) async fn do_digest(&self) -> Result<PolicyDigest, Refusal> {

@@ -14,6 +14,7 @@ use super::{
         drops::{DropList, Dropped, FollowDrops, ListDrops},
         endpoints::{Attach, Attached, Detach, Detached, EndpointList, ListEndpoints, Relabel, Relabelled},
         flows::{FlowList, ListFlows, ListTraffic, TrafficList},
+        learning::{ContactList, LearnPolicy, Learned, ListContacts},
         maps::{MapList, ShowMaps},
         policies::{
             ApplyPolicy, DeletePolicy, DiffPolicy, ExportPolicy, Exported, GetDigest, Matrix, PolicyChange, PolicyDiff,
@@ -46,7 +47,7 @@ impl Handler for Double {
         Ok(example::app_list())
     }
     async fn show_app(&self, ShowApp { name }: ShowApp) -> Result<AppDetail, Refusal> {
-        Err(Refusal::not_found(format!("there is no app {name}: see weft app ls")))
+        Err(Refusal::no_app(&name))
     }
     async fn add_app(&self, _: AddApp) -> Result<Changed, Refusal> {
         Ok(example::changed())
@@ -105,6 +106,11 @@ impl Handler for Double {
     async fn show_matrix(&self, _: ShowMatrix) -> Result<Matrix, Refusal> {
         Ok(example::matrix())
     }
+    async fn learn_policy(&self, request: LearnPolicy) -> Result<Learned, Refusal> {
+        let LearnPolicy { app, policy: _, contacts, asked: _ } = request;
+        let learned = Learned { contacts: contacts.len() as u64, unseen: Vec::new(), ..example::learned() };
+        (app.as_str() == "shop").then_some(learned).ok_or_else(|| Refusal::no_app(&app))
+    }
     async fn digest(&self, _: GetDigest) -> Result<PolicyDigest, Refusal> {
         Ok(example::policy_digest())
     }
@@ -113,6 +119,9 @@ impl Handler for Double {
     }
     async fn list_flows(&self, _: ListFlows) -> Result<FlowList, Refusal> {
         Ok(example::flow_list())
+    }
+    async fn list_contacts(&self, request: ListContacts) -> Result<ContactList, Refusal> {
+        Ok(example::contact_list(request.after))
     }
     async fn list_traffic(&self, _: ListTraffic) -> Result<TrafficList, Refusal> {
         Ok(example::traffic_list())

@@ -5,6 +5,7 @@ use super::dto::{
     drops::{DropCount, DropList, Dropped},
     endpoints::{Attached, Detached, Endpoint, EndpointList, Gone, Relabelled},
     flows::{Flow, FlowList, Pair, TrafficList},
+    learning::{Contact, ContactList, Counted, Learned, Membership, Who},
     maps::{Compared, Entry, Map, MapList},
     policies::{
         Cell, Enforced, Enforcing, Exported, Kind, Line, Matrix, Part, PolicyChange, PolicyDiff, PolicyDigest, Reach,
@@ -386,6 +387,36 @@ pub(crate) fn flow_list() -> FlowList {
         ..flow.clone()
     };
     FlowList { flows: vec![flow, dns], total: 7 }
+}
+
+/// What a host says that saw one new flow of three in detail.
+pub(crate) fn contact_list(after: u64) -> ContactList {
+    let who = |app: &str, role, address: &str| Who { app: text(app), role, address: address.parse().unwrap() };
+    let web = who("shop", Membership::Role(text("web")), "10.1.0.7");
+    let db = who("blog", Membership::Unknown, "10.2.0.4");
+    let again = u64::from(after > 0);
+    let counted = Counted { from: text("shop"), to: text("blog"), flows: 7 + 3 * again, settled: again, fresh: 0 };
+    ContactList {
+        host: text("h1"),
+        hosts: texts(&["h1", "h2"]),
+        clock: 1_000_000,
+        contacts: vec![Contact { from: web, to: db, protocol: 6, port: 5432, scattered: false }],
+        counted: vec![counted],
+        uncounted: 0,
+    }
+}
+
+pub(crate) fn learned() -> Learned {
+    Learned {
+        policy: text("learned-shop"),
+        manifest: text("weft: v1\npolicy: learned-shop\nrules:\n  - allow shop/web -> blog/db tcp/5432\n"),
+        rules: 1,
+        expectations: 0,
+        contacts: 1,
+        notes: texts(&["`outside` stands for 9 prefixes"]),
+        against: texts(&["shop/web -> blog/db tcp/22 does not pass, by `deny shop -> blog` of policy ssh"]),
+        unseen: texts(&["host h2 was not asked"]),
+    }
 }
 
 pub(crate) fn traffic_list() -> TrafficList {

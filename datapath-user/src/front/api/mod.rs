@@ -23,6 +23,7 @@ use self::{
         drops::{DropList, Dropped, FollowDrops, ListDrops},
         endpoints::{Attach, Attached, Detach, Detached, EndpointList, ListEndpoints, Relabel, Relabelled},
         flows::{FlowList, ListFlows, ListTraffic, TrafficList},
+        learning::{ContactList, LearnPolicy, Learned, ListContacts},
         maps::{MapList, ShowMaps},
         policies::{
             ApplyPolicy, DeletePolicy, DiffPolicy, ExportPolicy, Exported, GetDigest, Matrix, PolicyChange, PolicyDiff,
@@ -95,9 +96,11 @@ calls! {
     "/v1/policy/diff" Reads DiffPolicy => PolicyDiff;
     "/v1/policy/export" Reads ExportPolicy => Exported;
     "/v1/policy/matrix" Reads ShowMatrix => Matrix;
+    "/v1/policy/learn" Reads LearnPolicy => Learned;
     "/v1/policy/digest" Reads GetDigest => PolicyDigest;
     "/v1/why" Reads Why => WhyAnswer;
     "/v1/flow/list" Reads ListFlows => FlowList;
+    "/v1/flow/contacts" Reads ListContacts => ContactList;
     "/v1/traffic/list" Reads ListTraffic => TrafficList;
     "/v1/drop/list" Reads ListDrops => DropList;
     "/v1/peer/list" Reads ListPeers => PeerList;
@@ -150,12 +153,16 @@ pub trait Handler: Send + Sync + 'static {
     fn export_policy(&self, request: ExportPolicy) -> impl Future<Output = Result<Exported, Refusal>> + Send;
     /// Who reaches whom.
     fn show_matrix(&self, request: ShowMatrix) -> impl Future<Output = Result<Matrix, Refusal>> + Send;
+    /// The smallest manifest that allows what was seen.
+    fn learn_policy(&self, request: LearnPolicy) -> impl Future<Output = Result<Learned, Refusal>> + Send;
     /// Which policy this host enforces.
     fn digest(&self, request: GetDigest) -> impl Future<Output = Result<PolicyDigest, Refusal>> + Send;
     /// Whether a packet may pass, and why.
     fn why(&self, request: Why) -> impl Future<Output = Result<WhyAnswer, Refusal>> + Send;
     /// Connections that were allowed.
     fn list_flows(&self, request: ListFlows) -> impl Future<Output = Result<FlowList, Refusal>> + Send;
+    /// Who opened what to whom, of an app.
+    fn list_contacts(&self, request: ListContacts) -> impl Future<Output = Result<ContactList, Refusal>> + Send;
     /// What each pair of apps exchanged.
     fn list_traffic(&self, request: ListTraffic) -> impl Future<Output = Result<TrafficList, Refusal>> + Send;
     /// Drops by reason, and the last that were reported.

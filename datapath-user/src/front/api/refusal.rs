@@ -4,7 +4,7 @@ use std::{error::Error, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::invalid::Invalid;
+use crate::model::{invalid::Invalid, name::AppName};
 
 /// A request that was not done. The message names the thing and says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,11 @@ impl Refusal {
     /// What the request names is not there.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(Kind::NotFound, message)
+    }
+
+    /// Nobody is called so.
+    pub fn no_app(name: &AppName) -> Self {
+        Self::not_found(format!("there is no app {name}: see weft app ls"))
     }
 
     /// The same, below a sentence that says what it comes to.

@@ -7,6 +7,7 @@ use super::{
     apps::AddApp,
     endpoints::{Attach, Detach, wanted},
     flows::ListFlows,
+    learning::{LearnPolicy, ListContacts},
     maps::ShowMaps,
     policies::{ApplyPolicy, DeletePolicy, DiffPolicy, ExportPolicy, GetDigest, ShowMatrix},
     rules::{AddRule, RemoveRule},
@@ -57,6 +58,12 @@ fn requests_are_read_and_written() {
     round_trip::<DiffPolicy>(json!({ "files": [] }));
     round_trip::<ExportPolicy>(json!({ "names": ["blog"], "all": true }));
     round_trip::<ShowMatrix>(json!({ "ports": ["tcp/80", "icmp"], "apps": ["shop"] }));
+    round_trip::<ListContacts>(json!({ "app": "shop", "after": 7 }));
+    round_trip::<LearnPolicy>(json!({ "app": "shop", "contacts": [{
+        "from": { "app": "shop", "role": { "is": "role", "name": "web" }, "address": "10.1.0.7" },
+        "to": { "app": "outside", "role": { "is": "none" }, "address": "fd00::7" },
+        "protocol": 6, "port": 443,
+    }] }));
     round_trip::<GetDigest>(json!({}));
 }
 
