@@ -12,6 +12,7 @@ mod full;
 mod hostile;
 mod identity;
 mod interop;
+mod learn;
 mod manifest;
 mod many;
 mod offload;

@@ -393,6 +393,13 @@ pub enum Policy {
     Test(TestPolicy),
     /// Show who reaches whom: roles of apps, the hosts and the outside, senders from top to bottom
     Matrix(Matrix),
+    /// Write the smallest manifest that allows what an application is seen to exchange
+    ///
+    /// Looks at its connections for a time, those that are there included. Ctrl-C ends it early, and nothing that was
+    /// seen is lost. An application that is closed shows only what is allowed already: `weft app set APP --shadow on`
+    /// first lets everything pass. Of each host the daemon is asked; other hosts need --host-socket. Exit status 3:
+    /// something was not seen, or a rule of another policy denies what was.
+    Learn(Learn),
     /// Print the JSON schema of manifests
     Schema,
 }
@@ -460,6 +467,26 @@ pub struct TestPolicy {
     /// Write a JUnit report there, too
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
+}
+
+/// What to learn.
+#[derive(Clone, Debug, Args)]
+pub struct Learn {
+    /// The application
+    #[arg(long)]
+    pub app: AppName,
+    /// How long to look: 90s, 10m, 8h or 2d, at most 30d
+    #[arg(long = "for", value_name = "TIME", value_parser = words::length)]
+    pub length: Duration,
+    /// What the policy is to be called [default: learned-APP]
+    #[arg(long, value_name = "NAME")]
+    pub policy: Option<PolicyName>,
+    /// Write the manifest there
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Where the daemon of another host can be asked; as often as there are hosts
+    #[arg(long, value_name = "HOST=PATH", value_parser = host_socket)]
+    pub host_socket: Vec<(HostName, PathBuf)>,
 }
 
 /// Which matrix.

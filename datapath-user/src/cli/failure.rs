@@ -3,8 +3,8 @@
 use std::{fmt, io, path::PathBuf};
 
 use super::page::escape;
-use crate::front::api::{client::ClientError, refusal::Refusal};
-use crate::model::invalid::Invalid;
+use crate::front::api::{Call as _, client::ClientError, dto::learning::LearnPolicy, refusal::Refusal};
+use crate::model::{invalid::Invalid, name::HostName};
 
 /// Why it was not done.
 #[derive(Debug)]
@@ -13,6 +13,10 @@ pub(super) enum Failure {
     Usage(Invalid),
     /// The daemon, or the way to it.
     Daemon(ClientError),
+    /// The daemon of another host, and what the host is called.
+    Host(HostName, ClientError),
+    /// Nothing could be made of what was seen, which was printed.
+    Unlearned(ClientError),
     /// What needed no daemon was refused.
     Refused(Refusal),
     /// Standard input.
@@ -38,6 +42,8 @@ impl Failure {
             Self::Refused(refusal) | Self::Daemon(ClientError::Refused(refusal)) => Some(refusal),
             Self::Usage(_)
             | Self::Daemon(_)
+            | Self::Host(..)
+            | Self::Unlearned(_)
             | Self::Input(_)
             | Self::Output(_)
             | Self::File(..)
@@ -56,6 +62,14 @@ impl fmt::Display for Failure {
         match self {
             Self::Usage(invalid) => write!(f, "{invalid}"),
             Self::Daemon(error) => write!(f, "{error}"),
+            Self::Host(host, error) => write!(f, "host {host}: {error}"),
+            Self::Unlearned(error) => {
+                write!(
+                    f,
+                    "no manifest was made: {error}; what was seen is on standard output, for POST {}",
+                    LearnPolicy::PATH
+                )
+            }
             Self::Refused(refusal) => write!(f, "{refusal}"),
             Self::Input(error) => write!(f, "read standard input: {error}"),
             Self::Output(error) => write!(f, "print: {error}"),

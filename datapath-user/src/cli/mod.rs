@@ -17,6 +17,7 @@ mod files;
 mod flow;
 mod human;
 mod junit;
+mod learn;
 mod maps;
 mod matrix;
 mod offline;

@@ -1,11 +1,14 @@
 //! Rules, for people.
 
+use std::path::Path;
+
 use super::{
     app, human,
     page::{Page, Span, Tone},
     table::{Table, left, right},
 };
 use crate::front::api::dto::{
+    learning::Learned,
     policies::{
         Enforced, Enforcing, Exported, Kind, Line, Part, PolicyChange, PolicyDiff, Sign, TestReport, Tested, Validated,
     },
@@ -234,6 +237,18 @@ pub(super) fn diff(page: &mut Page, PolicyDiff { parts }: &PolicyDiff) {
 
 pub(super) fn exported(page: &mut Page, Exported { policies: _, manifest }: &Exported) {
     manifest.lines().for_each(|line| page.line(line));
+}
+
+/// What was learned: the manifest, or where it was written.
+pub(super) fn learned(page: &mut Page, learned: &Learned, at: Option<&Path>) {
+    let Learned { policy, manifest, rules, expectations, contacts, notes: _, against: _, unseen: _ } = learned;
+    match at {
+        None => manifest.lines().for_each(|line| page.line(line)),
+        Some(path) => page.line(format!(
+            "{}: policy {policy}, {rules} rules, {expectations} expectations, of {contacts} contacts",
+            path.display()
+        )),
+    }
 }
 
 pub(super) fn validated(page: &mut Page, validated: &Validated) {

@@ -18,7 +18,7 @@ use super::{
     args::{self, Cli, Command, When},
     drops, endpoint,
     failure::Failure,
-    files, flow, json, junit,
+    files, flow, json, junit, learn,
     maps::{self, Shown},
     matrix, offline,
     page::{Colour, Page, escape},
@@ -384,12 +384,35 @@ async fn policy(command: &args::Policy, asking: &mut Asking<'_>) -> Result<Outco
             asking.print(&answer, matrix::show)?;
             Ok(Outcome::Done)
         }
+        args::Policy::Learn(args) => {
+            let watch = learn::watch(asking.client, args, learn::interrupted()).await?;
+            learned(&watch, args.output.as_deref(), asking).await
+        }
         args::Policy::Schema => {
             let text = format!("{:#}\n", offline::schema());
             asking.out.write_all(text.as_bytes()).map_err(Failure::Output)?;
             Ok(Outcome::Done)
         }
     }
+}
+
+/// Shows what was learned, or what was seen where nothing can be made of it.
+async fn learned(watch: &learn::Watch, to: Option<&Path>, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
+    let learned = match learn::manifest(asking.client, watch).await {
+        Ok(learned) => learned,
+        Err(error) => {
+            let seen = json::document(&watch.request).map_err(|error| Failure::Output(error.into()))?;
+            asking.out.write_all(seen.as_bytes()).map_err(Failure::Output)?;
+            return Err(Failure::Unlearned(error));
+        }
+    };
+    if let Some(path) = to {
+        files::write(path, &learned.manifest)?;
+    }
+    io::stderr().write_all(learn::warnings(&learned).as_bytes()).map_err(Failure::Output)?;
+    asking.print(&learned, |page, learned| policy::learned(page, learned, to))?;
+    let is_whole = learned.unseen.is_empty() && learned.against.is_empty();
+    Ok(if is_whole { Outcome::Done } else { Outcome::No })
 }
 
 /// Changes policies, and waits for hosts if that is wanted.
@@ -495,6 +518,8 @@ impl Failure {
         match self {
             Self::Usage(_) => Outcome::Usage,
             Self::Daemon(_)
+            | Self::Host(..)
+            | Self::Unlearned(_)
             | Self::Refused(_)
             | Self::Input(_)
             | Self::Output(_)

@@ -21,11 +21,7 @@ pub(super) async fn wait(client: &Client, wait: &Wait) -> Result<Vec<Enforcing>,
     let deadline = Instant::now() + Duration::from_secs((*seconds).into());
     loop {
         let own = client.call(&GetDigest {}).await.map_err(Failure::Daemon)?;
-        if let Some((host, _)) = host_socket.iter().find(|(host, _)| !own.hosts.iter().any(|own| own == host.as_str()))
-        {
-            let help = format!("the hosts of the cluster are {}", own.hosts.join(", "));
-            return Err(Failure::Usage(Invalid::new("host of the cluster", host.as_str(), help)));
-        }
+        known(&own.hosts, host_socket)?;
         let hosts = look(&own, host_socket).await;
         let may_yet = |host: &Enforcing| host.state != Enforced::Yes && is_asked(&own, host_socket, &host.host);
         if !hosts.iter().any(may_yet) || Instant::now() >= deadline {
@@ -33,6 +29,15 @@ pub(super) async fn wait(client: &Client, wait: &Wait) -> Result<Vec<Enforcing>,
         }
         tokio::time::sleep(AGAIN).await;
     }
+}
+
+/// Refuses a socket of a host that the cluster does not have.
+pub(super) fn known(hosts: &[String], sockets: &[(HostName, PathBuf)]) -> Result<(), Failure> {
+    let Some((host, _)) = sockets.iter().find(|(host, _)| !hosts.iter().any(|known| known == host.as_str())) else {
+        return Ok(());
+    };
+    let help = format!("the hosts of the cluster are {}", hosts.join(", "));
+    Err(Failure::Usage(Invalid::new("host of the cluster", host.as_str(), help)))
 }
 
 /// Whether all hosts do.

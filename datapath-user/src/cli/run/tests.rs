@@ -252,3 +252,58 @@ fn usage_errors_are_one_line_that_names_the_argument() {
          and last a letter or a digit, at most 63 characters",
     );
 }
+
+#[tokio::test]
+async fn what_was_not_seen_in_detail_is_said_beside_what_was_learned() {
+    let lab = Lab::new();
+    let file = lab.folder.path().join("learned.yaml");
+    let (outcome, text) = lab.run(&format!("--json|policy|learn|--app|shop|--for|1s|-o|{}", file.display())).await;
+    assert_eq!(outcome.unwrap(), Outcome::No, "{text}");
+    let learned: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let gone = "host h1: 2 of 3 new connections from shop to blog were gone before they were seen";
+    let apart = "host h2 was not asked: name its daemon with --host-socket h2=PATH";
+    assert_eq!(learned["unseen"], serde_json::json!([apart, gone]));
+    assert_eq!(learned["contacts"], 1);
+    let written = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(learned["manifest"], written.as_str());
+    assert!(written.starts_with(&format!("# {apart}\n# {gone}\nweft: v1\n")), "{written}");
+    let (_, text) = lab.run("policy|learn|--app|shop|--for|1s").await;
+    assert_eq!(text, written);
+}
+
+#[tokio::test]
+async fn learning_ends_early_and_loses_nothing() {
+    let lab = Lab::new();
+    let args = |more: &str| {
+        let line = format!("weft|policy|learn|--for|30d|--app|{more}");
+        let Command::Policy(args::Policy::Learn(args)) = Cli::try_parse_from(line.split('|')).unwrap().command else {
+            panic!("{line} is to learn");
+        };
+        args
+    };
+    let watch = async |more: &str| {
+        let args = args(more);
+        let watched = learn::watch(&lab.client, &args, std::future::ready(()));
+        tokio::time::timeout(SOON, watched).await.unwrap()
+    };
+    let watched = watch("shop").await.unwrap();
+    assert_eq!(watched.request.contacts.len(), 1);
+    // Nothing can be made of it: it is printed, to be asked again.
+    let screen = Screen { json: false, colour: Colour::Off, now: example::time(8) };
+    let mut out = Vec::new();
+    let mut asking = Asking { client: &lab.client, screen: &screen, out: &mut out };
+    let failed = learned(&watch("wiki").await.unwrap(), None, &mut asking).await.unwrap_err();
+    assert!(failed.to_string().starts_with("no manifest was made: there is no app wiki"), "{failed}");
+    assert!(String::from_utf8(out).unwrap().contains("\"address\": \"10.1.0.7\""));
+
+    let refused = async |more: &str, part: &str| {
+        let failed = watch(more).await.map(|_| ()).unwrap_err().to_string();
+        assert!(failed.contains(part), "{failed}");
+    };
+    refused("shop|--host-socket|h9=/run/x", "\"h9\" is no host of the cluster: the hosts of the cluster are h1, h2")
+        .await;
+    refused("shop|--host-socket|h2=/none", "host h2: ").await;
+    let here = lab.socket().display().to_string();
+    refused(&format!("shop|--host-socket|h2={here}"), &format!("host h2: at {here} is host h1")).await;
+    Cli::try_parse_from("weft|policy|learn|--app|shop|--for|0s".split('|')).unwrap_err();
+}
