@@ -33,7 +33,7 @@ const EVERYWHERE: &str = "Options of every command";
 ///
 /// Asks the daemon weftd of this host. Exit status: 0 done, 1 not done (the reason is on standard error),
 /// 2 the command line is wrong, 3 done and the answer is no (`why`: it is denied; `doctor`: a check failed;
-/// `policy diff`: there is a difference; `policy test`: an expectation does not hold),
+/// `policy diff`: there is a difference; `policy test`: an expectation does not hold; `policy learn`: not all was seen, or it is denied),
 /// 4 `why --live`: the program and the tables contradict each other.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weft", version, arg_required_else_help = true, infer_subcommands = false)]

@@ -80,7 +80,7 @@ pub(super) async fn watch(own: &Client, args: &Learn, stop: impl Future<Output =
     let Learn { app, length, policy, output: _, host_socket } = args;
     let end = Instant::now() + *length;
     let mut seen = Seen::default();
-    let (mut hosts, named) = first(own, app, host_socket, &mut seen).await?;
+    let (mut hosts, members) = first(own, app, host_socket, &mut seen).await?;
     told_begun(&hosts, app)?;
     tokio::pin!(stop);
     let mut next = Instant::now() + EVERY;
@@ -99,7 +99,7 @@ pub(super) async fn watch(own: &Client, args: &Learn, stop: impl Future<Output =
     }
     let asked = hosts.iter().filter(|host| host.away.is_none()).filter_map(|host| host.host.parse().ok()).collect();
     let request = LearnPolicy { app: app.clone(), policy: policy.clone(), contacts: seen.into_contacts(), asked };
-    let unseen = not_asked(&hosts, &named).chain(hosts.iter().flat_map(Watched::unseen)).collect();
+    let unseen = not_asked(&hosts, &members).chain(hosts.iter().flat_map(Watched::unseen)).collect();
     Ok(Watch { request, unseen })
 }
 
@@ -117,7 +117,7 @@ pub(super) fn warnings(learned: &Learned) -> String {
     lines.flat_map(|line| ["weft: ".to_owned(), escape(line), "\n".to_owned()]).collect()
 }
 
-/// The first look, which has to succeed everywhere: nothing is lost yet. And what the hosts of the cluster are called.
+/// The first look, which has to succeed everywhere: nothing is lost yet. And which hosts may have endpoints.
 async fn first(
     own: &Client,
     app: &AppName,
@@ -127,7 +127,7 @@ async fn first(
     let request = ListContacts { app: app.clone(), after: 0 };
     let answer = own.call(&request).await.map_err(Failure::Daemon)?;
     wait::known(&answer.hosts, sockets)?;
-    let (here, named) = (answer.host.clone(), answer.hosts.clone());
+    let (here, members) = (answer.host.clone(), answer.members.clone());
     let mut hosts = vec![Watched::new(own.clone(), answer, seen)];
     let others: BTreeMap<_, _> = sockets.iter().filter(|(host, _)| *host.as_str() != here).cloned().collect();
     for (host, path) in &others {
@@ -139,7 +139,7 @@ async fn first(
         }
         hosts.push(Watched::new(client, answer, seen));
     }
-    Ok((hosts, named))
+    Ok((hosts, members))
 }
 
 /// Asks for the manifest. A daemon that is started again has some time for that: all that was seen is kept here alone.
@@ -162,16 +162,16 @@ pub(super) async fn manifest(own: &Client, Watch { request, unseen }: &Watch) ->
     }
 }
 
-/// Hosts whose daemons nobody named.
-fn not_asked<'a>(hosts: &'a [Watched], named: &'a [String]) -> impl Iterator<Item = String> + 'a {
-    let others = named.iter().filter(|name| !hosts.iter().any(|host| host.host == **name));
+/// Hosts with endpoints of the app whose daemons nobody named.
+fn not_asked<'a>(hosts: &'a [Watched], members: &'a [String]) -> impl Iterator<Item = String> + 'a {
+    let others = members.iter().filter(|name| !hosts.iter().any(|host| host.host == **name));
     others.map(|name| format!("host {name} was not asked: name its daemon with --host-socket {name}=PATH"))
 }
 
 impl Watched {
     /// A host after the first look at it.
     fn new(client: Client, answer: ContactList, seen: &mut Seen) -> Self {
-        let ContactList { host, hosts: _, clock, contacts, counted, uncounted } = answer;
+        let ContactList { host, hosts: _, members: _, clock, contacts, counted, uncounted } = answer;
         seen.extend(contacts);
         // What is not settled is found again.
         let tally = |counted: Counted| {
@@ -194,7 +194,7 @@ impl Watched {
     }
 
     fn take(&mut self, answer: ContactList) -> Vec<Contact> {
-        let ContactList { host: _, hosts: _, clock, contacts, counted, uncounted } = answer;
+        let ContactList { host: _, hosts: _, members: _, clock, contacts, counted, uncounted } = answer;
         self.anew |= clock < self.after || uncounted < self.uncounted.0;
         self.after = clock;
         self.uncounted.1 = uncounted;

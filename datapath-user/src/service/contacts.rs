@@ -23,6 +23,8 @@ use crate::kernel::{
     tables::{Keyed as _, Map, PerCpu},
 };
 
+use crate::model::{app::App, cluster::Cluster};
+
 use super::{Service, look::has_ports, naming::Names};
 
 /// Longer than a program runs, and than its clock may be behind: what it has opened before is in the table.
@@ -33,13 +35,14 @@ type Found = BTreeMap<(AppId, AppId), (u64, u64)>;
 
 impl Service {
     pub(super) fn contacts(&self, request: &ListContacts) -> Result<ContactList, Refusal> {
-        let app = self.snapshot().cluster.apps.get(&request.app).map(|app| app.number);
-        Ok(self.remembered(app.ok_or_else(|| Refusal::no_app(&request.app))?, request.after)?)
+        let snapshot = self.snapshot();
+        let app = snapshot.cluster.apps.get(&request.app).ok_or_else(|| Refusal::no_app(&request.app))?;
+        Ok(self.remembered(&snapshot.cluster, app, request.after)?)
     }
 
-    fn remembered(&self, app: AppId, after: u64) -> Result<ContactList> {
-        let (snapshot, plan) = (self.snapshot(), self.plan());
-        let names = Names { cluster: &snapshot.cluster, plan: &plan };
+    fn remembered(&self, cluster: &Cluster, App { name, number: app, .. }: &App, after: u64) -> Result<ContactList> {
+        let (app, plan) = (*app, self.plan());
+        let names = Names { cluster, plan: &plan };
         let is_of_app = |src: AppId, dst: AppId| src == app || dst == app;
         // Counters first: a flow that is counted is in the table by then.
         let counted = self.accounts()?.flows_by_pair();
@@ -76,7 +79,8 @@ impl Service {
         });
         Ok(ContactList {
             host: self.host.to_string(),
-            hosts: snapshot.cluster.hosts.keys().map(ToString::to_string).collect(),
+            hosts: cluster.hosts.keys().map(ToString::to_string).collect(),
+            members: cluster.blocks_of(name).keys().map(ToString::to_string).collect(),
             clock,
             contacts: seen.into_contacts(),
             counted: counted.collect(),

@@ -398,7 +398,8 @@ pub(crate) fn contact_list(after: u64) -> ContactList {
     let counted = Counted { from: text("shop"), to: text("blog"), flows: 7 + 3 * again, settled: again, fresh: 0 };
     ContactList {
         host: text("h1"),
-        hosts: texts(&["h1", "h2"]),
+        hosts: texts(&["h1", "h2", "h3"]),
+        members: texts(&["h1", "h2"]),
         clock: 1_000_000,
         contacts: vec![Contact { from: web, to: db, protocol: 6, port: 5432, scattered: false }],
         counted: vec![counted],

@@ -43,6 +43,8 @@ pub struct ContactList {
     pub host: String,
     /// All hosts of the cluster.
     pub hosts: Vec<String>,
+    /// Those of them that may have endpoints of the app: every flow of it is on one.
+    pub members: Vec<String>,
     /// A time of the host: flows that were opened before are in [`Counted::settled`] of this answer or of an earlier one.
     pub clock: u64,
     /// Each once, in order.
