@@ -191,7 +191,6 @@ impl Members {
             }
             members.of.insert(role.cloned(), narrowest);
         }
-        // Where a selector means another member too, that one is always allowed with it: one row for both.
         members
     }
 }
