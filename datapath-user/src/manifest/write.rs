@@ -30,7 +30,7 @@ pub fn write<'a>(apps: impl Iterator<Item = &'a App>, policies: &Policies) -> St
 pub fn one(name: &PolicyName, policy: &Policy, rules: &[Rule], app: Option<(&AppName, Defaults)>) -> String {
     let mut text = format!("weft: {VERSION}\npolicy: {}\n", scalar(name.as_str()));
     if let Some((app, defaults)) = app {
-        let gates: Vec<String> = gates(&defaults).iter().map(|(name, gate)| format!("{name}: {gate}")).collect();
+        let gates: Vec<String> = gates(defaults).iter().map(|(name, gate)| format!("{name}: {gate}")).collect();
         // Writing to a String can not fail.
         writeln!(text, "apps:\n  {}: {{{}}}", scalar(app.as_str()), gates.join(", ")).unwrap_or_default();
     }
@@ -41,8 +41,8 @@ pub fn one(name: &PolicyName, policy: &Policy, rules: &[Rule], app: Option<(&App
     text
 }
 
-fn gates(Defaults { inside, from_apps, from_host, to_outside }: &Defaults) -> [(&'static str, Gate); 4] {
-    [("inside", *inside), ("from-apps", *from_apps), ("from-host", *from_host), ("to-outside", *to_outside)]
+fn gates(Defaults { inside, from_apps, from_host, to_outside }: Defaults) -> [(&'static str, Gate); 4] {
+    [("inside", inside), ("from-apps", from_apps), ("from-host", from_host), ("to-outside", to_outside)]
 }
 
 /// All of an app: what a manifest does not say stays as it is.
@@ -59,7 +59,7 @@ fn app(app: &App) -> String {
     field("prefixes", prefixes.iter().map(ToString::to_string).collect());
     field("labels", self::labels(labels));
     field("roles", roles.iter().map(|(name, role)| self::role(name, role)).collect());
-    for (name, gate) in gates(defaults) {
+    for (name, gate) in gates(*defaults) {
         field(name, gate.name().into());
     }
     field("shadow", (*shadow).into());
