@@ -1,10 +1,10 @@
 //! Flows: who opened one, what an epoch does to it, and when it ends.
 
 use super::lab::Lab;
-use super::lab::cast::{At, CACHE, DB, Net, STORE, WEB};
+use super::lab::cast::{At, CACHE, DB, Net, SHOP, STORE, WEB};
 use super::lab::rules::END;
 use weft_common::flow::{Leg, State};
-use weft_common::id::PeerId;
+use weft_common::id::{Identity, PeerId, RoleId};
 use weft_common::route::{Hop, Route};
 use weft_tests::frame::decoded::Transport;
 use weft_tests::frame::flags::{ACK, RST};
@@ -77,6 +77,36 @@ fn a_flow_that_is_no_longer_allowed_is_reset_for_whoever_speaks() {
             "b.drops.policy-revoked +2",
             "b.blog>shop.drops +2",
         ]);
+        lab.enforce(&[RULE]);
+        lab.settle();
+    }
+}
+
+/// The server's host was never told the client's role but by its packets, and may not forget it for one of the server's.
+#[test]
+fn what_a_flow_knows_of_a_role_is_not_lost_to_a_packet_that_is_asked_about_without_it() {
+    let mut lab = Lab::with_rules(&[RULE]);
+    for net in Net::ALL {
+        let unknown = Identity::new(SHOP, RoleId::UNKNOWN);
+        let route = Route { hop: Hop::peer(PeerId(At::A.number().into())), identity: unknown, ..Route::default() };
+        lab.tables(At::B).route((128, WEB.ip(net.inner).into()), route);
+        lab.over(net);
+        established(&mut lab, net);
+        let epoch = lab.epoch();
+        lab.enforce_on(At::B, &["allow shop -> blog/db", "deny shop/web -> blog/db"]);
+        let [store, web] = net.pair([STORE, WEB]);
+        let back = tcp(store, web).ports(5432, 40000).sequence(8).acknowledgment(100).payload(b"row").ack();
+        lab.sends(STORE, &back).leaves_for(At::A);
+        let flow = lab.flows(At::B)[0];
+        assert_eq!((flow.epoch, flow.side[flow.opener().index()].identity), (epoch, WEB.identity()));
+        lab.settle();
+        // With the role it is known that the rule is gone, and the client is told.
+        let [web, store] = net.pair([WEB, STORE]);
+        let there = tcp(web, store).ports(40000, 5432).sequence(100).acknowledgment(8).payload(b"ask").ack();
+        let wire = lab.sends(WEB, &there).leaves_for(At::B);
+        lab.settle();
+        lab.receives(At::B, &wire).answered();
+        lab.assert_only_changed(&["b.drops.policy-revoked +1", "b.shop>blog.drops +1", "b.rule-2.drops +1"]);
         lab.enforce(&[RULE]);
         lab.settle();
     }
