@@ -40,7 +40,7 @@
 //! [`RuleSet::STAGES`] of them. What would end later than all those but the last ends with them, unless a daemon makes
 //! another plan in time, as it does at every end.
 //!
-//! A policy knows what it was made by way of ([`work`]), so the next one is made of what is other: the rules that come
+//! A policy knows what it was made by way of (`work`), so the next one is made of what is other: the rules that come
 //! and go say whose sets they are in, and only these are made again. It is the one way: a policy that is made anew
 //! follows one without rules.
 
