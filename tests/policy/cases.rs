@@ -47,7 +47,7 @@ pub(super) fn cases() -> Vec<Value> {
 }
 
 /// The state of a case: what its steps change.
-struct World {
+pub(super) struct World {
     family: Family,
     namespaces: BTreeMap<String, Labels>,
     pods: BTreeMap<String, Pod>,
@@ -174,55 +174,82 @@ impl World {
         (cluster, identities)
     }
 
-    /// What is not as the step says: one line each.
-    fn probe(&self, step: &Value) -> Vec<String> {
+    /// What a host is to hold of it, and who each pod is.
+    pub(super) fn plan(&self) -> (NodePlan, BTreeMap<&str, Identity>) {
         let (cluster, identities) = self.cluster();
         check::check(&cluster).unwrap();
-        let plan = plan(&cluster, &"h1".parse().unwrap(), &Facts::default(), &NodePlan::default());
-        let passes = |src: Identity, dst: Identity, from: &str, to: &str, (protocol, port)| {
-            let [src_addr, dst_addr] = [from, to].map(|name| Ip::from(self.pods[name].addr));
-            let query = Query { src, dst, src_addr, dst_addr, protocol, port };
+        (plan(&cluster, &"h1".parse().unwrap(), &Facts::default(), &NodePlan::default()), identities)
+    }
+
+    pub(super) fn addr_of(&self, pod: &str) -> IpAddr {
+        self.pods[pod].addr
+    }
+
+    /// What is not as the step says: one line each.
+    fn probe(&self, step: &Value) -> Vec<String> {
+        let (plan, identities) = self.plan();
+        let passes = |src: Identity, dst: Identity, cell: &Cell<'_>| {
+            let [src_addr, dst_addr] = [cell.from, cell.to].map(|name| Ip::from(self.addr_of(name)));
+            let query = Query { src, dst, src_addr, dst_addr, protocol: cell.protocol, port: cell.port };
             decide(&plan.policy.at(0), Epoch(0), &query).verdict.is_ok()
         };
         let mut wrong = Vec::new();
-        let mut judge = |from: &str, to: &str, probe: &Value, allowed: bool| {
-            let number = match text(&probe["protocol"]) {
-                "TCP" => protocol::TCP,
-                "UDP" => protocol::UDP,
-                _ => protocol::SCTP,
-            };
-            let traffic = (number, u16::try_from(probe["port"].as_u64().unwrap()).unwrap());
-            let [src, dst] = [identities[from], identities[to]];
-            if passes(src, dst, from, to, traffic) != allowed {
-                wrong.push(format!("{from} -> {to} {traffic:?} is to be {allowed}"));
+        for cell in cells(step) {
+            let [src, dst] = [identities[cell.from], identities[cell.to]];
+            if passes(src, dst, &cell) != cell.allowed {
+                wrong.push(format!("not {cell:?}"));
             }
             // Where the role of the other is not known, nothing is stopped that its own host lets pass.
             let unknown = Identity::new(dst.app, RoleId::UNKNOWN);
-            if allowed && !passes(src, unknown, from, to, traffic) {
-                wrong.push(format!("{from} -> {to} {traffic:?} does not leave its host"));
+            if cell.allowed && !passes(src, unknown, &cell) {
+                wrong.push(format!("does not leave its host: {cell:?}"));
             }
-        };
-        let order: Vec<_> = list(&step["order"]).iter().map(text).collect();
-        for probe in list(&step["probes"]) {
-            for (from, row) in order.iter().zip(list(&probe["matrix"])) {
-                for (to, cell) in order.iter().zip(text(row).chars()) {
-                    match cell {
-                        '.' => assert_eq!(from, to),
-                        cell => judge(from, to, probe, cell == '1'),
-                    }
-                }
-            }
-        }
-        for poke in step["pokes"].as_array().into_iter().flatten() {
-            judge(text(&poke["from"]), text(&poke["to"]), poke, poke["allowed"].as_bool().unwrap());
         }
         wrong
     }
 }
 
-#[test]
-fn every_case_from_outside_is_decided_as_it_says() {
-    let mut wrong = Vec::new();
+/// What a step says of one pod that speaks to another.
+#[derive(Debug)]
+pub(super) struct Cell<'a> {
+    pub(super) from: &'a str,
+    pub(super) to: &'a str,
+    pub(super) protocol: u8,
+    pub(super) port: u16,
+    pub(super) allowed: bool,
+}
+
+/// All that a step says.
+pub(super) fn cells(step: &Value) -> Vec<Cell<'_>> {
+    let cell = |from, to, probe: &Value, allowed| {
+        let protocol = match text(&probe["protocol"]) {
+            "TCP" => protocol::TCP,
+            "UDP" => protocol::UDP,
+            _ => protocol::SCTP,
+        };
+        let port = u16::try_from(probe["port"].as_u64().unwrap()).unwrap();
+        Cell { from, to, protocol, port, allowed }
+    };
+    let mut cells = Vec::new();
+    let order: Vec<_> = list(&step["order"]).iter().map(text).collect();
+    for probe in list(&step["probes"]) {
+        for (from, row) in order.iter().zip(list(&probe["matrix"])) {
+            for (to, said) in order.iter().zip(text(row).chars()) {
+                match said {
+                    '.' => assert_eq!(from, to),
+                    said => cells.push(cell(from, to, probe, said == '1')),
+                }
+            }
+        }
+    }
+    for poke in step["pokes"].as_array().into_iter().flatten() {
+        cells.push(cell(text(&poke["from"]), text(&poke["to"]), poke, poke["allowed"].as_bool().unwrap()));
+    }
+    cells
+}
+
+/// Every step of every case in both families: its name, the world after it, and what it says.
+pub(super) fn each_step(mut body: impl FnMut(&str, &World, &Value)) {
     for case in cases() {
         for family in Family::ALL {
             let mut world = World::of(&case, family);
@@ -230,11 +257,16 @@ fn every_case_from_outside_is_decided_as_it_says() {
                 for action in list(&step["actions"]) {
                     world.act(action);
                 }
-                let place = format!("{} step {at} {family}: ", text(&case["id"]));
-                wrong.extend(world.probe(step).iter().map(|wrong| place.clone() + wrong));
+                body(&format!("{} step {at} {family}", text(&case["id"])), &world, step);
             }
         }
     }
+}
+
+#[test]
+fn every_case_from_outside_is_decided_as_it_says() {
+    let mut wrong = Vec::new();
+    each_step(|name, world, step| wrong.extend(world.probe(step).iter().map(|wrong| format!("{name}: {wrong}"))));
     assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong[..wrong.len().min(50)].join("\n"));
 }
 

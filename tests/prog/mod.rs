@@ -12,7 +12,7 @@ mod fragment;
 mod guard;
 mod host;
 mod icmp;
-mod lab;
+pub(super) mod lab;
 mod local;
 mod malformed;
 mod neighbor;
