@@ -39,6 +39,13 @@ pub struct Status {
     pub revoked: u64,
 }
 
+impl Status {
+    /// The revision in force; none before the first pass.
+    pub fn in_force(&self) -> Option<u64> {
+        (self.passes > 0).then_some(self.revision)
+    }
+}
+
 /// How it is with an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndpointState {

@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::PathBuf;
 
+use serde_json::Value;
 use weft_tests::traffic::{Outcome, tcp::TcpEcho, tcp::tcp_connect};
 use weft_tests::underlay::Family;
 use weft_tests::wait::eventually;
 
-use super::{Cluster, SILENCE, SOON};
+use super::{Cluster, Container, SILENCE, SOON};
 
 const BLOG: &str = "\
 weft: v1
@@ -207,9 +208,10 @@ fn who_reaches_whom_is_the_same_from_files_and_from_the_daemon() {
 #[test]
 fn why_tells_who_else_spoke_and_what_would_change_the_answer() {
     let cluster = Cluster::of(1, Family::V4);
-    let _both = [("a1", "shop/web"), ("b1", "blog/db")].map(|(name, member)| cluster.container(0, name, member));
+    let [web, db] = [("a1", "shop/web"), ("b1", "blog/db")].map(|(name, member)| cluster.container(0, name, member));
     let blog = write(&cluster, "blog.yaml", BLOG);
     cluster.weft(0, &["policy", "apply", "-f", &blog, "--wait"]);
+    near_is_told(&cluster, (&web, &db));
     cluster.weft(0, &["deny", "shop", "blog", "tcp/5000-6000", "--precedence", "7", "--wait"]);
 
     let allowed = cluster.weft(0, &["why", "a1", "b1", "tcp/5432"]);
@@ -230,4 +232,37 @@ fn why_tells_who_else_spoke_and_what_would_change_the_answer() {
     cluster.weft(0, &["deny", rule.strip_prefix("deny ").unwrap(), "--wait"]);
     let denied = cluster.weft_no(0, &["why", "a1", "b1", "tcp/5432"]);
     assert_eq!(denied["rule"]["text"], rule.as_str());
+}
+
+/// What the default refuses is told with the rule of the file that is nearest to it and the revision in force, also by
+/// `why`; what a rule refuses has no nearest one.
+fn near_is_told(cluster: &Cluster, (web, db): (&Container, &Container)) {
+    assert_eq!(tcp_connect(&web.netns, db.at(9), SILENCE), Outcome::TimedOut);
+    assert_eq!(tcp_connect(&web.netns, db.at(22), SILENCE), Outcome::TimedOut);
+    let in_force = &cluster.weft(0, &["status"])["in_force"];
+    let drops = cluster.weft(0, &["drops"]);
+    let to = |port: u16| {
+        let dropped = drops["recent"].as_array().unwrap().iter().find(|dropped| dropped["to"]["port"] == port);
+        dropped.unwrap_or_else(|| panic!("nothing was dropped to {port}: {drops:#}"))
+    };
+    let asked = cluster.weft_no(0, &["why", "a1", "b1", "tcp/9"]);
+    for told in [to(9), &asked] {
+        let nearest = &told["nearest"];
+        assert_eq!((&nearest["miss"], &nearest["only"]), (&"traffic".into(), &"tcp/5432".into()), "{told:#}");
+        assert_eq!(nearest["rule"]["source"]["line"], 4, "{told:#}");
+        assert_eq!(&told["revision"], in_force, "{told:#}");
+    }
+    assert_eq!((to(22)["reason"].as_str(), &to(22)["nearest"]), (Some("policy-denied"), &Value::Null));
+    assert_eq!(&to(22)["revision"], in_force);
+
+    let line = format!("  rev={in_force}  nearest=[allow shop/web -> blog/db tcp/5432 (");
+    let (_, drops, _) = cluster.hosts[0].weft_text(&["drops"]);
+    let told = drops.lines().find(|told| told.contains(&line)).unwrap_or_else(|| panic!("{line}: {drops}"));
+    assert!(told.contains("blog.yaml:4)] (allows only tcp/5432)"), "{told}");
+    assert!(told.contains("  try: weft allow 'shop/web -> blog/db tcp/9'"), "{told}");
+    let (_, why, _) = cluster.hosts[0].weft_text(&["why", "a1", "b1", "tcp/9"]);
+    assert!(
+        why.contains("\nnear   allow shop/web -> blog/db tcp/5432 (") && why.contains("allows only tcp/5432"),
+        "{why}"
+    );
 }

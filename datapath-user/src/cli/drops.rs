@@ -30,12 +30,17 @@ pub(super) fn list(page: &mut Page, DropList { counters, recent }: &DropList, no
 /// One line; with how long ago it was if `now` is known.
 pub(super) fn one(page: &mut Page, dropped: &Dropped, now: Option<Timestamp>) {
     let Dropped { time, host, hook, direction, from, to, protocol, tcp_flags, .. } = dropped;
-    let Dropped { reason, rule, shadow, skipped, would_allow, .. } = dropped;
+    let Dropped { reason, rule, nearest, revision, shadow, skipped, would_allow, .. } = dropped;
     let passed = reason == Dropped::SHADOW;
     let ago = now.map(|now| format!(" ({})", human::ago(*time, now))).unwrap_or_default();
     let flags = tcp_flags.as_ref().map(|flags| format!(" {flags}")).unwrap_or_default();
     let direction = direction.map(|direction| format!(" {}", direction.name())).unwrap_or_default();
     let rule = rule.as_ref().map(|rule| format!("  rule=[{}]", human::mention(rule))).unwrap_or_default();
+    let revision = revision.map(|revision| format!("  rev={revision}")).unwrap_or_default();
+    let nearest = nearest
+        .as_ref()
+        .map(|nearest| format!("  nearest=[{}] ({})", human::mention(&nearest.rule), human::allows(nearest)));
+    let nearest = nearest.unwrap_or_default();
     let would = if passed { "would be dropped by" } else { "would pass by" };
     let shadow = shadow.as_ref().map(|rule| format!("  {would} [{}]", human::mention(rule))).unwrap_or_default();
     let skipped = if *skipped > 0 { format!("  ({skipped} more not shown)") } else { String::new() };
@@ -50,6 +55,6 @@ pub(super) fn one(page: &mut Page, dropped: &Dropped, now: Option<Timestamp>) {
             human::side(to)
         )),
         Span::new(Tone::Strong, reason),
-        Span::from(format!("{rule}{shadow}{skipped}{command}")),
+        Span::from(format!("{rule}{revision}{nearest}{shadow}{skipped}{command}")),
     ]);
 }

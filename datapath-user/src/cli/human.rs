@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::page::{Span, Tone};
 use crate::front::api::dto::{
-    side::{RuleMention, Side, Source, State},
+    side::{Miss, Nearest, RuleMention, Side, Source, State},
     time::Timestamp,
 };
 use crate::model::rule::Rule;
@@ -90,6 +90,15 @@ pub(super) fn mention(rule: &RuleMention) -> String {
     }
 }
 
+/// What a rule allows instead of what it misses: `allows only to blog/db`.
+pub(super) fn allows(nearest: &Nearest) -> String {
+    let to = match nearest.miss {
+        Miss::Traffic | Miss::Sender => "",
+        Miss::Receiver => "to ",
+    };
+    format!("allows only {to}{}", nearest.only)
+}
+
 /// How far something is, in one word or with its reason.
 pub(super) fn state(state: &State) -> Span {
     match state {
@@ -153,6 +162,17 @@ mod tests {
         check(&Side::default(), "unknown");
         check(&Side { port: Some(7), ..Side::default() }, "port 7");
         check(&Side { app: Some("host".to_owned()), ..Side::default() }, "host");
+    }
+
+    #[test]
+    fn the_nearest_rule_says_what_it_allows_instead() {
+        let check = |miss, only: &str, expect: &str| {
+            let rule = RuleMention { text: String::new(), id: None, source: None };
+            assert_eq!(allows(&Nearest { rule, miss, only: only.to_owned() }), expect);
+        };
+        check(Miss::Traffic, "tcp/5432", "allows only tcp/5432");
+        check(Miss::Sender, "blog", "allows only blog");
+        check(Miss::Receiver, "blog/db", "allows only to blog/db");
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(super) fn answer(page: &mut Page, answer: &WhyAnswer) {
         direction,
         reason,
         rule,
+        nearest,
+        revision,
         also,
         more,
         hop,
@@ -28,11 +30,20 @@ pub(super) fn answer(page: &mut Page, answer: &WhyAnswer) {
         live,
     } = answer;
     let reason = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let revision = revision.map(|revision| format!("  rev={revision}")).unwrap_or_default();
     page.spans([
         decision(*met),
-        Span::from(format!("  {} -> {} {what}  at {}{reason}", human::side(from), human::side(to), direction.name())),
+        Span::from(format!(
+            "  {} -> {} {what}  at {}{reason}{revision}",
+            human::side(from),
+            human::side(to),
+            direction.name()
+        )),
     ]);
     page.line(format!("rule   {}", human::mention(rule)));
+    if let Some(nearest) = nearest {
+        page.line(format!("near   {}  {}", human::mention(&nearest.rule), human::allows(nearest)));
+    }
     for (at, Also { rule, direction }) in also.iter().enumerate() {
         let name = if at == 0 { "also" } else { "" };
         page.line(format!("{name:5}  {}  at {}", human::mention(rule), direction.name()));

@@ -3,6 +3,8 @@
 //! Reads the rules as they are written and not the tables, so it can say what [`weft_common::policy::decide`] can not:
 //! who else spoke. That both agree on who won is tested.
 
+mod nearest;
+
 use std::{cmp::Reverse, time::SystemTime};
 
 use weft_common::{
@@ -20,6 +22,8 @@ use crate::model::{
     selector::Selector,
     traffic::{NamedPorts, Region, Traffic},
 };
+
+pub use nearest::{Finder, Miss, Near};
 
 /// A rule that speaks of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,12 +50,10 @@ enum Meant {
 
 /// All rules in force `now` that speak of a packet, those that win first.
 pub fn matching<'a>(cluster: &'a Cluster, query: &Query, now: SystemTime) -> Vec<Speaks<'a>> {
-    let of = |number: AppId| cluster.apps.values().find(|app| app.number == number);
-    let apps = (of(query.src.app), of(query.dst.app));
+    let apps = (app_of(cluster, query.src.app), app_of(cluster, query.dst.app));
     let ports = receiver_ports(apps.1, query.dst);
     let mut found = Vec::new();
-    let holds = |rule: &Rule| !rule.shadow && rule.until.is_none_or(|until| until.time() > now);
-    for rule in cluster.rules.iter().filter(|rule| holds(rule) && covers(&rule.traffic, &ports, query)) {
+    for rule in cluster.rules.iter().filter(|rule| holds(rule, now) && covers(&rule.traffic, &ports, query)) {
         // As a subject an address is nobody.
         let sides = |direction: Direction| {
             let peer = |of, addr: Ip| (direction != of).then(|| addr.to_std());
@@ -121,6 +123,15 @@ pub fn would(
     let raw = raw.unwrap_or(Precedence::MIN.raw()).max(Precedence::DEFAULT.raw());
     let Some(precedence) = Precedence::new(raw) else { return Ok(None) };
     Rule::new(action, from, to, traffic)?.placed(None, precedence).map(Some)
+}
+
+/// Whether a rule is in force.
+fn holds(rule: &Rule, now: SystemTime) -> bool {
+    !rule.shadow && rule.until.is_none_or(|until| until.time() > now)
+}
+
+fn app_of(cluster: &Cluster, number: AppId) -> Option<&App> {
+    cluster.apps.values().find(|app| app.number == number)
 }
 
 /// The ports that a receiver has names for; of one whose role is not known, of every role that it may have.

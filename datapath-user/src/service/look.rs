@@ -1,6 +1,6 @@
 //! What passes and what does not: flows, traffic, drops, peers, status.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
 use anyhow::Result;
 use weft_common::{
@@ -8,7 +8,7 @@ use weft_common::{
     event::{Hook, Kind},
     flow::{Flow, FlowKey, State as FlowState},
     header::{Tcp, protocol},
-    policy::Direction,
+    policy::{Direction, Query},
     table,
     verdict::DropReason,
 };
@@ -29,7 +29,7 @@ use crate::kernel::{
 };
 use crate::model::{name::HostName, traffic::protocol_name};
 use crate::observe::Seen;
-use crate::plan::NodePlan;
+use crate::plan::{NodePlan, matching::Finder};
 use crate::status::EndpointState;
 use crate::store::Snapshot;
 
@@ -82,18 +82,21 @@ impl Service {
             let reason = DropReason::from_index(usize::try_from(reason).ok()?)?;
             Some(DropCount { reason: reason.name().to_owned(), packets, explain: reason.explain().trim().to_owned() })
         });
-        let recent = self.observer.recent().iter().map(|seen| self.dropped(seen)).collect();
+        let (snapshot, plan) = (self.snapshot(), self.plan());
+        let mut teller = Teller::new(&self.host, &snapshot, &plan, self.revision());
+        let recent = self.observer.recent().iter().map(|seen| teller.dropped(seen)).collect();
         Ok(DropList { counters: counters.collect(), recent })
     }
 
-    pub(super) fn dropped(&self, seen: &Seen) -> Dropped {
-        dropped(&self.host, &self.snapshot(), &self.plan(), seen)
-    }
-
-    /// As [`Self::dropped`], for a task of its own.
+    /// Tells drops one by one, each by what is in force then, in a task of its own.
     pub(super) fn follower(&self) -> impl Fn(&Seen) -> Dropped + Send + use<> {
         let (host, snapshots, plans) = (self.host.clone(), self.snapshots.clone(), self.plan.clone());
-        move |seen| dropped(&host, &snapshots.borrow(), &plans.borrow(), seen)
+        let board = self.board.clone();
+        move |seen| {
+            // Taken out, so that nobody who writes waits while rules are looked at.
+            let (snapshot, plan) = (Arc::clone(&snapshots.borrow()), Arc::clone(&plans.borrow()));
+            Teller::new(&host, &snapshot, &plan, board.read().in_force()).dropped(seen)
+        }
     }
 
     pub(super) fn peers(&self) -> PeerList {
@@ -148,7 +151,7 @@ impl Service {
                 .map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned()),
             started: self.started.into(),
             revision: snapshot.revision.0,
-            in_force: (board.passes > 0).then_some(board.revision),
+            in_force: board.in_force(),
             epoch: board.epoch,
             digest: self.digest_in_force(),
             problem,
@@ -261,51 +264,73 @@ fn peer_tally(peers: &PeerList) -> Tally {
     tally
 }
 
-fn dropped(host: &HostName, snapshot: &Snapshot, plan: &NodePlan, seen: &Seen) -> Dropped {
-    let names = Names { cluster: &snapshot.cluster, plan };
-    let drop = &seen.drop;
-    let reason = DropReason::from_index(usize::try_from(drop.reason).unwrap_or(usize::MAX));
-    let passed = drop.kind == Kind::Shadow as u32;
-    let reason = reason.filter(|_| !passed);
-    let by_policy = passed || is_policy(reason.map_or(Ok(()), Err));
-    let direction = if drop.direction == Direction::Ingress as u8 { Direction::Ingress } else { Direction::Egress };
-    let has_ports = has_ports(drop.protocol);
-    let port = |port: u16| has_ports.then_some(port);
-    let protocol = match drop.protocol {
-        // What was dropped before it was read has no type.
-        protocol::ICMP | protocol::ICMPV6 if by_policy || drop.dst_port != 0 => {
-            let [kind, code] = drop.dst_port.to_be_bytes();
-            format!("{}/{kind}/{code}", protocol_name(drop.protocol))
+/// Tells of drops by one state of the cluster.
+struct Teller<'a> {
+    host: &'a HostName,
+    names: Names<'a>,
+    revision: Option<u64>,
+    finder: Finder<'a>,
+}
+
+impl<'a> Teller<'a> {
+    fn new(host: &'a HostName, snapshot: &'a Snapshot, plan: &'a NodePlan, revision: Option<u64>) -> Self {
+        let cluster = &snapshot.cluster;
+        Self { host, names: Names { cluster, plan }, revision, finder: Finder::new(cluster, SystemTime::now()) }
+    }
+
+    fn dropped(&mut self, seen: &Seen) -> Dropped {
+        let Self { host, names, revision, finder } = self;
+        let drop = &seen.drop;
+        let reason = DropReason::from_index(usize::try_from(drop.reason).unwrap_or(usize::MAX));
+        let passed = drop.kind == Kind::Shadow as u32;
+        let reason = reason.filter(|_| !passed);
+        let by_policy = passed || is_policy(reason.map_or(Ok(()), Err));
+        let direction = if drop.direction == Direction::Ingress as u8 { Direction::Ingress } else { Direction::Egress };
+        let has_ports = has_ports(drop.protocol);
+        let port = |port: u16| has_ports.then_some(port);
+        let protocol = match drop.protocol {
+            // What was dropped before it was read has no type.
+            protocol::ICMP | protocol::ICMPV6 if by_policy || drop.dst_port != 0 => {
+                let [kind, code] = drop.dst_port.to_be_bytes();
+                format!("{}/{kind}/{code}", protocol_name(drop.protocol))
+            }
+            other => protocol_name(other),
+        };
+        let (src, dst) = (drop.src_identity, drop.dst_identity);
+        let what = match drop.protocol {
+            protocol::TCP | protocol::UDP | protocol::SCTP => {
+                format!("{}/{}", protocol_name(drop.protocol), drop.dst_port)
+            }
+            protocol::ICMP | protocol::ICMPV6 => protocol_name(drop.protocol),
+            // Rules know no other protocol by name.
+            _ => "any".to_owned(),
+        };
+        let by_default = || (reason == Some(DropReason::PolicyDefault)).then(|| names.default_of(direction, src, dst));
+        let near = (reason == Some(DropReason::PolicyDefault)).then(|| {
+            let (src_addr, dst_addr) = (drop.src, drop.dst);
+            let query = Query { src, dst, src_addr, dst_addr, protocol: drop.protocol, port: drop.dst_port };
+            finder.nearest(&query, direction)
+        });
+        Dropped {
+            time: seen.when.into(),
+            host: host.to_string(),
+            hook: Hook::from_raw(drop.hook).name().to_owned(),
+            direction: by_policy.then(|| direction.into()),
+            from: names.side(src, Some(drop.src), port(drop.src_port)),
+            to: names.side(dst, Some(drop.dst), port(drop.dst_port)),
+            protocol,
+            tcp_flags: (drop.protocol == protocol::TCP).then(|| flag_names(drop.tcp_flags)),
+            reason: match reason {
+                _ if passed => Dropped::SHADOW.to_owned(),
+                Some(reason) => reason.name().to_owned(),
+                None => format!("#{}", drop.reason),
+            },
+            rule: by_policy.then(|| names.rule(drop.rule)).flatten().or_else(by_default),
+            nearest: near.flatten().map(|near| names.nearest(&near)),
+            revision: revision.filter(|_| by_policy),
+            shadow: (drop.shadow != 0).then(|| names.tried(drop.shadow, direction, src, dst)),
+            skipped: drop.skipped,
+            would_allow: (by_policy && !passed).then(|| names.would_allow(drop.rule, (src, dst), &what)),
         }
-        other => protocol_name(other),
-    };
-    let (src, dst) = (drop.src_identity, drop.dst_identity);
-    let what = match drop.protocol {
-        protocol::TCP | protocol::UDP | protocol::SCTP => {
-            format!("{}/{}", protocol_name(drop.protocol), drop.dst_port)
-        }
-        protocol::ICMP | protocol::ICMPV6 => protocol_name(drop.protocol),
-        // Rules know no other protocol by name.
-        _ => "any".to_owned(),
-    };
-    let by_default = || (reason == Some(DropReason::PolicyDefault)).then(|| names.default_of(direction, src, dst));
-    Dropped {
-        time: seen.when.into(),
-        host: host.to_string(),
-        hook: Hook::from_raw(drop.hook).name().to_owned(),
-        direction: by_policy.then(|| direction.into()),
-        from: names.side(src, Some(drop.src), port(drop.src_port)),
-        to: names.side(dst, Some(drop.dst), port(drop.dst_port)),
-        protocol,
-        tcp_flags: (drop.protocol == protocol::TCP).then(|| flag_names(drop.tcp_flags)),
-        reason: match reason {
-            _ if passed => Dropped::SHADOW.to_owned(),
-            Some(reason) => reason.name().to_owned(),
-            None => format!("#{}", drop.reason),
-        },
-        rule: by_policy.then(|| names.rule(drop.rule)).flatten().or_else(by_default),
-        shadow: (drop.shadow != 0).then(|| names.tried(drop.shadow, direction, src, dst)),
-        skipped: drop.skipped,
-        would_allow: (by_policy && !passed).then(|| names.would_allow(drop.rule, (src, dst), &what)),
     }
 }

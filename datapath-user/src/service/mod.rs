@@ -98,6 +98,11 @@ impl Service {
         Arc::clone(&self.plan.borrow())
     }
 
+    /// The revision that is in force here, once one is.
+    fn revision(&self) -> Option<u64> {
+        self.board.read().in_force()
+    }
+
     /// Waits until there is a plan: a daemon that has just started has not looked at its host yet.
     async fn planned(&self) -> Result<(), Refusal> {
         let mut plan = self.plan.clone();

@@ -9,9 +9,12 @@ use weft_common::{
     route::{Hop, HopKind},
 };
 
-use crate::front::api::dto::side::{RuleMention, Side};
+use crate::front::api::dto::side::{self, Nearest, RuleMention, Side};
 use crate::model::{app::App, cluster::Cluster, rule::Precedence};
-use crate::plan::{NodePlan, ask};
+use crate::plan::{
+    NodePlan, ask,
+    matching::{Miss, Near},
+};
 
 /// Gives names under one state of the cluster.
 pub(super) struct Names<'a> {
@@ -83,6 +86,16 @@ impl Names<'_> {
     pub(super) fn default_of(&self, direction: Direction, src: Identity, dst: Identity) -> RuleMention {
         let text = ask::default_of(self.cluster, direction, src, dst);
         RuleMention { text, id: None, source: None }
+    }
+
+    /// The rule that misses a packet by least.
+    pub(super) fn nearest(&self, near: &Near<'_>) -> Nearest {
+        let miss = match near.miss {
+            Miss::Traffic => side::Miss::Traffic,
+            Miss::Sender => side::Miss::Sender,
+            Miss::Receiver => side::Miss::Receiver,
+        };
+        Nearest { rule: RuleMention::of(self.plan.number_of(near.rule), near.rule), miss, only: near.only() }
     }
 
     /// The text of a rule that would let `what` pass, which the rule with this number, or a default, does not.

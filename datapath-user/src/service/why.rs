@@ -36,7 +36,7 @@ use crate::model::{
 };
 use crate::plan::{
     NodePlan,
-    matching::{self, Speaks, winner},
+    matching::{self, Finder, Speaks, winner},
 };
 
 use super::{Service, naming::Names};
@@ -144,7 +144,11 @@ impl Service {
             Ok(()) => names.default_of(Direction::Ingress, query.src, query.dst),
             Err(_) => names.default_of(direction, query.src, query.dst),
         };
-        let speaking = matching::matching(&snapshot.cluster, query, SystemTime::now());
+        let now = SystemTime::now();
+        let near = (verdict == Err(DropReason::PolicyDefault))
+            .then(|| Finder::new(&snapshot.cluster, now).nearest(query, direction))
+            .flatten();
+        let speaking = matching::matching(&snapshot.cluster, query, now);
         let (also, more) = others(&names, &speaking, *found);
         let change = |action| would(&names, &speaking, action, (from, to, request.what));
         let (would_allow, would_deny) = (change(Action::Allow), change(Action::Deny));
@@ -156,6 +160,8 @@ impl Service {
             direction: direction.into(),
             reason: verdict.err().map(|reason| reason.name().to_owned()),
             rule: names.rule(rule).unwrap_or_else(mention),
+            nearest: near.map(|near| names.nearest(&near)),
+            revision: self.revision().filter(|_| verdict.is_ok() || is_policy(verdict)),
             also,
             more,
             hop: names.hop(to.route.hop),

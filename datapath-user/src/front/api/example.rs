@@ -12,7 +12,7 @@ use super::dto::{
         Sign, TestReport, Tested, Validated,
     },
     rules::{Action, ByDefault, Hits, HostRevision, Policy, Rule, RuleChange, RuleList, Tried},
-    side::{Decision, Direction, RuleMention, Side, Source, State, Volume},
+    side::{Decision, Direction, Miss, Nearest, RuleMention, Side, Source, State, Volume},
     state::{
         Check, CheckResult, Degraded, Diagnosis, Gateway, HookKind, Peer, PeerList, Problem, Reconcile, Repaired,
         ResetDone, Status, Table, Tally,
@@ -245,6 +245,8 @@ pub(crate) fn why() -> WhyAnswer {
         direction: Direction::Ingress,
         reason: Some(text("policy-default")),
         rule: of_default(),
+        nearest: Some(nearest()),
+        revision: Some(41),
         also: vec![Also {
             rule: RuleMention { text: text("pass shop -> any any on egress precedence -1"), id: Some(9), source: None },
             direction: Direction::Egress,
@@ -274,6 +276,7 @@ pub(crate) fn why_allowed() -> WhyAnswer {
         decision: Decision::Allow,
         reason: None,
         rule: mention(),
+        nearest: None,
         also: Vec::new(),
         more: 0,
         would_allow: None,
@@ -282,6 +285,12 @@ pub(crate) fn why_allowed() -> WhyAnswer {
         live: None,
         ..why()
     }
+}
+
+fn nearest() -> Nearest {
+    let source = Some(Source { file: text("blog.yaml"), line: Some(12), column: None });
+    let rule = RuleMention { text: text("allow blog -> blog/db tcp/5432"), id: Some(11), source };
+    Nearest { rule, miss: Miss::Sender, only: text("blog") }
 }
 
 fn digest() -> String {
@@ -443,6 +452,8 @@ pub(crate) fn dropped() -> Dropped {
         tcp_flags: Some(text("SYN")),
         reason: text("policy-default"),
         rule: Some(of_default()),
+        nearest: Some(nearest()),
+        revision: Some(41),
         skipped: 3,
         shadow: Some(mention()),
         would_allow: Some(text("allow shop/web -> blog/db tcp/5432")),
@@ -457,6 +468,8 @@ pub(crate) fn drop_list() -> DropList {
         tcp_flags: None,
         reason: text("spoofed-address"),
         rule: None,
+        nearest: None,
+        revision: None,
         skipped: 0,
         would_allow: None,
         ..dropped()

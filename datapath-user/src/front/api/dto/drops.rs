@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    side::{Direction, RuleMention, Side},
+    side::{Direction, Nearest, RuleMention, Side},
     time::Timestamp,
 };
 
@@ -63,6 +63,13 @@ pub struct Dropped {
     /// The rule or default that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleMention>,
+    /// The allow rule that misses it by least, if a default dropped it: of the rules at the time of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nearest: Option<Nearest>,
+    /// The revision in force on the host at the time of the answer, if rules decided: a drop of before may have met an
+    /// older one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
     /// Drops of the same reason since the event before that were not reported.
     pub skipped: u64,
     /// A rule that is only tried, or a default of an app whose policy is, and would have decided otherwise. With the

@@ -37,6 +37,29 @@ pub struct RuleMention {
     pub source: Option<Source>,
 }
 
+/// The allow rule that misses least of what a default refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nearest {
+    /// The rule.
+    pub rule: RuleMention,
+    /// What it misses.
+    pub miss: Miss,
+    /// All that it allows of that: `tcp/5432`, `blog`, `blog/db`.
+    pub only: String,
+}
+
+/// The one thing for which a rule does not speak of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Miss {
+    /// It means both ends, and other traffic.
+    Traffic,
+    /// It means another sender.
+    Sender,
+    /// It means another receiver.
+    Receiver,
+}
+
 /// A place in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     naming::{Party, Probe},
-    side::{Decision, Direction, RuleMention, Side},
+    side::{Decision, Direction, Nearest, RuleMention, Side},
     text,
 };
 
@@ -44,6 +44,12 @@ pub struct WhyAnswer {
     pub reason: Option<String>,
     /// The rule or default that decided.
     pub rule: RuleMention,
+    /// The allow rule that misses it by least, if a default denies it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nearest: Option<Nearest>,
+    /// The revision in force on the host that answers, if rules decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
     /// The other rules that speak of it, those that would win first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<Also>,
