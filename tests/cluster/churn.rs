@@ -297,6 +297,10 @@ impl Story {
 
     /// A change that the model is not told of shows as wrong, within this test's own time.
     fn find_a_wrong_verdict(&mut self) {
+        for app in &self.state.apps {
+            // What is only tried loses nothing.
+            self.cluster.weft(0, &["app", "set", app.name, "--shadow", "off"]);
+        }
         self.cluster.weft(0, &["reject", "any -> any precedence 20000000"]);
         settle(&self.cluster);
         self.wait(QUIET);

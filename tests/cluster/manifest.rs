@@ -266,3 +266,24 @@ fn near_is_told(cluster: &Cluster, (web, db): (&Container, &Container)) {
         "{why}"
     );
 }
+
+/// The other host reads the file some hundred milliseconds later by itself, which is too late for who asks it at once.
+#[test]
+fn a_change_is_made_of_what_another_host_has_just_written() {
+    let cluster = Cluster::of(2, Family::V4);
+    let file = write(&cluster, "gate.yaml", "weft: v1\napps: {blog: {from-apps: open}}\n");
+    for (word, shadow) in [("on", true), ("off", false)] {
+        cluster.weft(0, &["app", "set", "blog", "--shadow", word]);
+        cluster.weft(1, &["policy", "apply", "-f", &file]);
+        let apps = cluster.weft(1, &["app", "ls"]);
+        let blog = apps["apps"].as_array().unwrap().iter().find(|app| app["name"] == "blog").unwrap();
+        assert_eq!(blog["shadow"], shadow, "{blog:#}");
+        cluster.weft(0, &["allow", "shop", "blog", "tcp/7", "--name", "seven"]);
+        cluster.weft(1, &["policy", "rm", "seven"]);
+        cluster.weft(0, &["app", "set", "blog", "--label", "team=b"]);
+        cluster.weft(1, &["app", "set", "blog", "--from-apps", "closed"]);
+        let apps = cluster.weft(1, &["app", "ls"]).to_string();
+        assert!(apps.contains("team"), "{apps}");
+        cluster.weft(0, &["app", "set", "blog", "--label", "team-"]);
+    }
+}

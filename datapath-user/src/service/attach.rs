@@ -153,7 +153,7 @@ impl Service {
     pub(super) async fn do_relabel(&self, request: Relabel) -> Result<Relabelled, Refusal> {
         let turn = self.attaching.lock().await;
         let Relabel { endpoint: key, set, unset } = request;
-        let cluster = self.snapshot().cluster.clone();
+        let cluster = self.store.latest().await?.cluster.clone();
         let unknown = || Refusal::not_found(format!("there is no endpoint {key} on this host: see weft ps"));
         let before = cluster.endpoints.get(&key).filter(|endpoint| endpoint.host == self.host).ok_or_else(unknown)?;
         let role = before.role.as_ref().and_then(|role| cluster.apps.get(&key.app)?.roles.get(role));

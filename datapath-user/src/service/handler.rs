@@ -69,7 +69,7 @@ impl Handler for Service {
 
     async fn set_app(&self, request: SetApp) -> Result<Changed, Refusal> {
         let SetApp { name, prefixes, without, set, unset, defaults, shadow, blocks } = request;
-        let cluster = self.snapshot().cluster.clone();
+        let cluster = self.store.latest().await?.cluster.clone();
         let mut app = cluster.apps.get(&name).ok_or_else(|| Refusal::no_app(&name))?.clone();
         let stays = |prefix: &Prefix| !without.iter().any(|gone| gone.covers(prefix));
         app.prefixes.retain(stays);
@@ -118,7 +118,7 @@ impl Handler for Service {
         if let Some(until) = request.rule.until.filter(|until| until.time() <= SystemTime::now()) {
             return Err(Refusal::invalid(format!("the rule would have ended already, at {until}")));
         }
-        let was_there = self.snapshot().cluster.rules.iter().any(|old| old.says_same(&request.rule));
+        let was_there = self.store.latest().await?.cluster.rules.iter().any(|old| old.says_same(&request.rule));
         let revision = self.change(Change::AddRule(request.rule.clone())).await?;
         let in_force = self.reached(revision).await;
         Ok(RuleChange {
@@ -131,7 +131,7 @@ impl Handler for Service {
     }
 
     async fn remove_rule(&self, request: RemoveRule) -> Result<RuleChange, Refusal> {
-        let (rule, which) = self.which(request.rule)?;
+        let (rule, which) = self.which(request.rule).await?;
         let revision = self.change(Change::RemoveRule(which)).await?;
         let in_force = self.reached(revision).await;
         Ok(RuleChange { rule: Rule::of(None, &rule), changed: true, revision: revision.0, in_force, hosts: Vec::new() })
@@ -140,7 +140,7 @@ impl Handler for Service {
     async fn promote(&self, request: Promote) -> Result<Changed, Refusal> {
         let (what, change) = match (request.rule, request.policy) {
             (Some(which), None) => {
-                let (rule, which) = self.which(which)?;
+                let (rule, which) = self.which(which).await?;
                 (format!("rule {rule}"), Change::Promote(Promoted::Rule(which)))
             }
             (None, Some(name)) => (format!("policy {name}"), Change::Promote(Promoted::Policy(name))),
@@ -295,7 +295,7 @@ impl Service {
     }
 
     /// The rule that is named, and how the store finds it.
-    fn which(&self, which: WhichRule) -> Result<(rule::Rule, RuleRef), Refusal> {
+    async fn which(&self, which: WhichRule) -> Result<(rule::Rule, RuleRef), Refusal> {
         match which {
             WhichRule::Id(id) => {
                 let unknown = || Refusal::not_found(format!("there is no rule {id}: see weft policy ls"));
@@ -305,7 +305,7 @@ impl Service {
             }
             WhichRule::Name(name) => {
                 let unknown = || Refusal::not_found(format!("there is no rule with the name {name}"));
-                let rules = self.snapshot().cluster.rules.clone();
+                let rules = self.store.latest().await?.cluster.rules.clone();
                 let rule = rules.iter().find(|rule| rule.name.as_ref() == Some(&name)).cloned().ok_or_else(unknown)?;
                 Ok((Arc::unwrap_or_clone(rule), RuleRef::Named(name)))
             }

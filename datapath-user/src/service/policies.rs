@@ -57,7 +57,8 @@ impl Service {
     pub(super) async fn do_apply(&self, ApplyPolicy { files }: ApplyPolicy) -> Result<PolicyChange, Refusal> {
         let manifest = blocking(move || intent::read(files)).await?;
         let turn = self.changing.lock().await;
-        let snapshot = self.snapshot();
+        // What a manifest leaves out stays as it is: also as another host has just made it.
+        let snapshot = self.store.latest().await?;
         let change = intent::wanted(&snapshot.cluster, manifest);
         let done = self.set_policies(&snapshot, change).await?;
         drop(turn);
@@ -70,7 +71,8 @@ impl Service {
             remove.extend(blocking(move || intent::read(files)).await?.policies.into_keys());
         }
         let turn = self.changing.lock().await;
-        let done = self.set_policies(&self.snapshot(), SetPolicies { remove, ..SetPolicies::default() }).await?;
+        let before = self.store.latest().await?;
+        let done = self.set_policies(&before, SetPolicies { remove, ..SetPolicies::default() }).await?;
         drop(turn);
         self.in_force(done).await
     }
@@ -147,7 +149,7 @@ impl Service {
             return Ok(self.store.change(change).await?);
         }
         let _turn = self.changing.lock().await;
-        let (snapshot, host, asked) = (self.snapshot(), self.host.clone(), change.clone());
+        let (snapshot, host, asked) = (self.store.latest().await?, self.host.clone(), change.clone());
         let admission = self.admission();
         blocking(move || {
             // What the store refuses it refuses in its own words.

@@ -32,6 +32,11 @@ pub trait Store: Send + Sync {
         Arc::clone(&self.watch().borrow())
     }
 
+    /// The state in force, once what others have written is in force too: for a change that depends on what is there.
+    fn latest(&self) -> BoxFuture<'_, Result<Arc<Snapshot>, ChangeError>> {
+        Box::pin(async { Ok(self.now()) })
+    }
+
     /// Makes a change, and says in which revision it is. A change that changes nothing is in the one in force.
     /// Once started it is finished, also if nobody waits for it.
     fn change(&self, change: Change) -> BoxFuture<'_, Result<Revision, ChangeError>>;

@@ -124,6 +124,27 @@ impl FileStore {
         }
     }
 
+    /// Works on what the file says when nobody is writing it: his edit comes first. It is done again while it says None.
+    async fn settled<T: Send + 'static>(
+        &self,
+        work: impl Fn(&mut Inner) -> Result<Option<T>, ChangeError> + Send + Sync + 'static,
+    ) -> Result<T, ChangeError> {
+        let work = Arc::new(work);
+        let started = time::Instant::now();
+        loop {
+            if self.with(Inner::look).await? != Looked::Unsettled {
+                let work = Arc::clone(&work);
+                if let Some(done) = self.with(move |inner| work(inner)).await?? {
+                    return Ok(done);
+                }
+            }
+            if started.elapsed() > PATIENCE {
+                return Err(ChangeError::Storage("the cluster file changes all the time: try again".to_owned()));
+            }
+            time::sleep(SETTLE).await;
+        }
+    }
+
     /// Works on the inner state where it may block.
     async fn with<T: Send + 'static>(
         &self,
@@ -141,24 +162,12 @@ impl Store for FileStore {
         self.state.subscribe()
     }
 
+    fn latest(&self) -> BoxFuture<'_, Result<Arc<Snapshot>, ChangeError>> {
+        Box::pin(self.settled(|inner| Ok(Some(inner.now()))))
+    }
+
     fn change(&self, change: Change) -> BoxFuture<'_, Result<Revision, ChangeError>> {
-        Box::pin(async move {
-            let change = Arc::new(change);
-            let started = time::Instant::now();
-            loop {
-                // Somebody may be writing the file: his edit comes first, and the change is made of what it comes to.
-                if self.with(Inner::look).await? != Looked::Unsettled {
-                    let change = Arc::clone(&change);
-                    if let Some(revision) = self.with(move |inner| inner.change(&change)).await?? {
-                        return Ok(revision);
-                    }
-                }
-                if started.elapsed() > PATIENCE {
-                    return Err(ChangeError::Storage("the cluster file changes all the time: try again".to_owned()));
-                }
-                time::sleep(SETTLE).await;
-            }
-        })
+        Box::pin(self.settled(move |inner| inner.change(&change)))
     }
 }
 
