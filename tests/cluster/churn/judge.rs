@@ -79,6 +79,11 @@ impl Judge {
         self.spans.push(Span { from: Instant::now(), states, busy });
     }
 
+    /// Whether the newest state lets anything pass.
+    pub(super) fn lets_pass(&self) -> bool {
+        self.states.last().is_some_and(|verdicts| verdicts.iter().any(|verdict| verdict.out && verdict.into))
+    }
+
     /// Judges what was sent on the way at this place. `excused`: the machine lost packets of anybody's.
     pub(super) fn judge(&mut self, place: usize, probe: &Probe, excused: bool) -> Result<(), Wrong> {
         let end = probe.got.unwrap_or(probe.taken + UNDER_WAY);
