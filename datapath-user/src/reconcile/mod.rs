@@ -202,7 +202,11 @@ impl Reconciler {
         // Whoever waits for the change has it by now, and is told before this thread waits for the kernel.
         tokio::task::yield_now().await;
         match self.tables.finish() {
-            Ok(failures) => pass.failures.extend(failures.iter().map(ToString::to_string)),
+            Ok(failures) => {
+                // What could not be taken away is still there, whatever the plan says.
+                self.is_known &= failures.is_empty();
+                pass.failures.extend(failures.iter().map(ToString::to_string));
+            }
             Err(error) => pass.fail(&error),
         }
         if sweeps {
