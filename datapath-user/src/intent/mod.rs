@@ -323,7 +323,7 @@ impl From<ChangeError> for Refusal {
             ChangeError::Faults(_) => Kind::Invalid,
             ChangeError::NotFound(_) => Kind::NotFound,
             ChangeError::InUse(_) | ChangeError::Broken(_) => Kind::Conflict,
-            ChangeError::Storage(_) => Kind::Unavailable,
+            ChangeError::Storage(_) | ChangeError::Overtaken => Kind::Unavailable,
         };
         Self::new(kind, error.to_string())
     }

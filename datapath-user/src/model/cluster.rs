@@ -87,6 +87,13 @@ impl fmt::Display for Revision {
 }
 
 impl Cluster {
+    /// Whether both say the same of what hosts share, to the line: of all but endpoints and the addresses kept for them.
+    pub fn shares_with(&self, other: &Self) -> bool {
+        let Self { settings, hosts, apps, rules, policies, endpoints: _, reservations: _ } = self;
+        (settings, hosts, apps, rules, policies)
+            == (&other.settings, &other.hosts, &other.apps, &other.rules, &other.policies)
+    }
+
     /// Who an endpoint is. Without its app or role, nobody that rules know.
     pub fn identity(&self, endpoint: &Endpoint) -> Option<Identity> {
         let app = self.apps.get(&endpoint.key.app)?;

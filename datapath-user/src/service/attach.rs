@@ -121,7 +121,8 @@ impl Service {
         (labels, ports): (&Labels, &NamedPorts),
     ) -> Result<Option<RoleName>, Refusal> {
         let mut labels = labels.clone();
-        let cluster = self.snapshot().cluster.clone();
+        // What another host has just made is there too.
+        let cluster = self.store.latest().await?.cluster.clone();
         // An app that is not there is refused with everything else.
         let Some(app) = cluster.apps.get(app) else { return Ok(role.cloned()) };
         if let Some(role) = role {
@@ -144,9 +145,16 @@ impl Service {
         if let Some(there) = app.role_of(&labels, ports) {
             return Ok(Some(there.clone()));
         }
-        let full = || Refusal::new(Kind::Exhausted, format!("app {} has no number left for another role", app.name));
-        let (name, made) = app.make_role(&labels, ports).ok_or_else(full)?;
-        self.change(Change::AddRole(app.name.clone(), name.clone(), made)).await?;
+        let (app, ports) = (app.name.clone(), ports.clone());
+        let make = move |cluster: &Cluster| {
+            let known = cluster.apps.get(&app).ok_or_else(|| Refusal::no_app(&app))?;
+            let there = known.role_of(&labels, &ports).and_then(|name| known.roles.get_key_value(name));
+            let there = there.map(|(name, role)| (name.clone(), role.clone()));
+            let full = || Refusal::new(Kind::Exhausted, format!("app {app} has no number left for another role"));
+            let (name, role) = there.or_else(|| known.make_role(&labels, &ports)).ok_or_else(full)?;
+            Ok((Change::AddRole(app.clone(), name.clone(), role), name))
+        };
+        let (_, name) = self.change_by(make).await?;
         Ok(Some(name))
     }
 

@@ -26,6 +26,7 @@ use crate::front::api::{
 };
 use crate::model::{
     app,
+    cluster::Cluster,
     name::HostName,
     prefix::Prefix,
     rule,
@@ -60,7 +61,7 @@ impl Handler for Service {
         app.defaults = defaults.over(app.defaults);
         app.labels = labels;
         let mut given = BTreeMap::new();
-        give(&mut given, blocks);
+        give(&mut given, &blocks);
         let hint = if given.is_empty() { "; give hosts blocks of its prefixes: weft app set --block" } else { "" };
         let revision = self.change(Change::AddApp(app, given)).await?;
         self.reached(revision).await;
@@ -69,22 +70,26 @@ impl Handler for Service {
 
     async fn set_app(&self, request: SetApp) -> Result<Changed, Refusal> {
         let SetApp { name, prefixes, without, set, unset, defaults, shadow, blocks } = request;
-        let cluster = self.store.latest().await?.cluster.clone();
-        let mut app = cluster.apps.get(&name).ok_or_else(|| Refusal::no_app(&name))?.clone();
-        let stays = |prefix: &Prefix| !without.iter().any(|gone| gone.covers(prefix));
-        app.prefixes.retain(stays);
-        app.prefixes.extend(prefixes.into_iter().filter(|prefix| !cluster.apps[&name].prefixes.contains(prefix)));
-        app.labels.change(&set, &unset);
-        app.defaults = defaults.over(app.defaults);
-        app.shadow = shadow.unwrap_or(app.shadow);
-        let mut given = cluster.blocks_of(&name);
-        for own in given.values_mut() {
-            own.retain(stays);
-        }
-        give(&mut given, blocks);
-        let revision = self.change(Change::SetApp(app, given)).await?;
+        let done = format!("app {name} is as you said");
+        let make = move |cluster: &Cluster| {
+            let before = cluster.apps.get(&name).ok_or_else(|| Refusal::no_app(&name))?;
+            let mut app = before.clone();
+            let stays = |prefix: &Prefix| !without.iter().any(|gone| gone.covers(prefix));
+            app.prefixes.retain(stays);
+            app.prefixes.extend(prefixes.iter().copied().filter(|prefix| !before.prefixes.contains(prefix)));
+            app.labels.change(&set, &unset);
+            app.defaults = defaults.over(app.defaults);
+            app.shadow = shadow.unwrap_or(app.shadow);
+            let mut given = cluster.blocks_of(&name);
+            for own in given.values_mut() {
+                own.retain(stays);
+            }
+            give(&mut given, &blocks);
+            Ok((Change::SetApp(app, given), ()))
+        };
+        let (revision, ()) = self.change_by(make).await?;
         self.reached(revision).await;
-        Ok(Changed { done: format!("app {name} is as you said"), revision: revision.0 })
+        Ok(Changed { done, revision: revision.0 })
     }
 
     async fn remove_app(&self, request: RemoveApp) -> Result<Changed, Refusal> {
@@ -317,17 +322,17 @@ impl Service {
         Rule::of(self.plan().number_of(rule), rule)
     }
 
-    fn count(&self, cluster: &crate::model::cluster::Cluster, app: &app::App) -> u64 {
+    fn count(&self, cluster: &Cluster, app: &app::App) -> u64 {
         cluster.endpoints_on(&self.host).filter(|endpoint| endpoint.key.app == app.name).count() as u64
     }
 }
 
 /// Adds blocks to those that hosts have, each once.
-fn give(given: &mut BTreeMap<HostName, Vec<Prefix>>, blocks: Vec<Block>) {
+fn give(given: &mut BTreeMap<HostName, Vec<Prefix>>, blocks: &[Block]) {
     for Block { host, prefix } in blocks {
-        let own = given.entry(host).or_default();
-        if !own.contains(&prefix) {
-            own.push(prefix);
+        let own = given.entry(host.clone()).or_default();
+        if !own.contains(prefix) {
+            own.push(*prefix);
         }
     }
 }

@@ -32,11 +32,14 @@ use crate::plan::{
     rules::{Policy, Read},
 };
 use crate::store::{
-    Snapshot,
+    ChangeError, Snapshot,
     change::{self, Change, SetPolicies},
 };
 
 use super::Service;
+
+/// How often other hosts may be faster.
+const ATTEMPTS: usize = 20;
 
 /// The digest of what was asked for last: it is asked for more often than it changes.
 #[derive(Debug, Default)]
@@ -56,13 +59,8 @@ impl Digests {
 impl Service {
     pub(super) async fn do_apply(&self, ApplyPolicy { files }: ApplyPolicy) -> Result<PolicyChange, Refusal> {
         let manifest = blocking(move || intent::read(files)).await?;
-        let turn = self.changing.lock().await;
         // What a manifest leaves out stays as it is: also as another host has just made it.
-        let snapshot = self.store.latest().await?;
-        let change = intent::wanted(&snapshot.cluster, manifest);
-        let done = self.set_policies(&snapshot, change).await?;
-        drop(turn);
-        self.in_force(done).await
+        self.set_policies(move |cluster| intent::wanted(cluster, manifest.clone())).await
     }
 
     pub(super) async fn do_delete(&self, DeletePolicy { names, files }: DeletePolicy) -> Result<PolicyChange, Refusal> {
@@ -70,11 +68,7 @@ impl Service {
         if !files.is_empty() {
             remove.extend(blocking(move || intent::read(files)).await?.policies.into_keys());
         }
-        let turn = self.changing.lock().await;
-        let before = self.store.latest().await?;
-        let done = self.set_policies(&before, SetPolicies { remove, ..SetPolicies::default() }).await?;
-        drop(turn);
-        self.in_force(done).await
+        self.set_policies(move |_| SetPolicies { remove: remove.clone(), ..SetPolicies::default() }).await
     }
 
     pub(super) async fn do_diff(&self, DiffPolicy { files }: DiffPolicy) -> Result<PolicyDiff, Refusal> {
@@ -144,47 +138,76 @@ impl Service {
 
     /// Makes any other change, if it fits into the tables and what is expected holds afterwards.
     pub(super) async fn change(&self, change: Change) -> Result<Revision, Refusal> {
-        let concern = Concern::of(&change);
-        if concern == Concern::Nothing || concern == Concern::Endpoint && foresee::has_room(&self.plan()) {
-            return Ok(self.store.change(change).await?);
-        }
-        let _turn = self.changing.lock().await;
-        let (snapshot, host, asked) = (self.store.latest().await?, self.host.clone(), change.clone());
-        let admission = self.admission();
-        blocking(move || {
-            // What the store refuses it refuses in its own words.
-            let Ok(next) = change::apply(&snapshot.cluster, &asked, &host, snapshot.revision) else { return Ok(()) };
-            if concern == Concern::Policy {
-                intent::kept(&snapshot.cluster, &next, |_| false)?;
-                admission.of_policy(&snapshot.cluster, &next)?;
+        match Concern::of(&change) {
+            Concern::Nothing => Ok(self.store.change(change).await?),
+            Concern::Endpoint if foresee::has_room(&self.plan()) => Ok(self.store.change(change).await?),
+            Concern::Endpoint | Concern::Policy => {
+                let (revision, ()) = self.change_by(move |_| Ok((change.clone(), ()))).await?;
+                Ok(revision)
             }
-            admission.of_placement(&snapshot.cluster, &next)
-        })
-        .await?;
-        Ok(self.store.change(change).await?)
+        }
     }
 
-    async fn set_policies(&self, before: &Arc<Snapshot>, asked: SetPolicies) -> Result<PolicyChange, Refusal> {
-        let (cluster, wanted) = (Arc::clone(&before.cluster), asked.clone());
+    /// As `change`, for one that depends on what is there.
+    pub(super) async fn change_by<T: Send + 'static>(
+        &self,
+        make: impl Fn(&Cluster) -> Result<(Change, T), Refusal> + Send + Sync + 'static,
+    ) -> Result<(Revision, T), Refusal> {
+        let (host, admission) = (self.host.clone(), self.admission());
+        let decide = move |seen: &Snapshot| {
+            let before = &seen.cluster;
+            let (change, told) = make(before)?;
+            // What the store refuses it refuses in its own words.
+            let Ok(next) = change::apply(before, &change, &host, seen.revision) else { return Ok((change, told)) };
+            if Concern::of(&change) == Concern::Policy {
+                intent::kept(before, &next, |_| false)?;
+                admission.of_policy(before, &next)?;
+            }
+            admission.of_placement(before, &next)?;
+            Ok((change, told))
+        };
+        self.decided(decide).await
+    }
+
+    async fn set_policies(
+        &self,
+        make: impl Fn(&Cluster) -> SetPolicies + Send + Sync + 'static,
+    ) -> Result<PolicyChange, Refusal> {
         let admission = self.admission();
-        let (parts, expectations) = blocking(move || {
-            let (next, expectations) = intent::preview(&cluster, &wanted)?;
-            admission.of_policy(&cluster, &next)?;
-            admission.of_placement(&cluster, &next)?;
-            Ok((intent::difference(&cluster, &next, &wanted), expectations))
-        })
-        .await?;
-        let revision = self.store.change(Change::SetPolicies(asked)).await?.0;
-        Ok(PolicyChange { parts, expectations, revision, in_force: false, hosts: Vec::new() })
+        let decide = move |seen: &Snapshot| {
+            let (before, asked) = (&seen.cluster, make(&seen.cluster));
+            let (next, expectations) = intent::preview(before, &asked)?;
+            admission.of_policy(before, &next)?;
+            admission.of_placement(before, &next)?;
+            let parts = intent::difference(before, &next, &asked);
+            Ok((Change::SetPolicies(asked), (parts, expectations)))
+        };
+        let (revision, (parts, expectations)) = self.decided(decide).await?;
+        let in_force = self.reached(revision).await;
+        Ok(PolicyChange { parts, expectations, revision: revision.0, in_force, hosts: Vec::new() })
+    }
+
+    /// Makes the change that is decided by what is there: anew where another host was faster with its own.
+    async fn decided<T: Send + 'static>(
+        &self,
+        decide: impl Fn(&Snapshot) -> Result<(Change, T), Refusal> + Send + Sync + 'static,
+    ) -> Result<(Revision, T), Refusal> {
+        let decide = Arc::new(decide);
+        let _turn = self.changing.lock().await;
+        for _ in 0..ATTEMPTS {
+            let seen = self.store.latest().await?;
+            let (decide, of) = (Arc::clone(&decide), Arc::clone(&seen));
+            let (change, told) = blocking(move || decide(&of)).await?;
+            match self.store.change_of(change, Some(seen)).await {
+                Err(ChangeError::Overtaken) => tracing::debug!("decide a change anew: another host was faster"),
+                done => return Ok((done?, told)),
+            }
+        }
+        Err(ChangeError::Overtaken.into())
     }
 
     fn admission(&self) -> Admission {
         Admission { host: self.host.clone(), running: self.plan() }
-    }
-
-    async fn in_force(&self, done: PolicyChange) -> Result<PolicyChange, Refusal> {
-        let in_force = self.reached(Revision(done.revision)).await;
-        Ok(PolicyChange { in_force, ..done })
     }
 }
 

@@ -37,9 +37,17 @@ impl Store for MemoryStore {
         self.state.subscribe()
     }
 
-    fn change(&self, change: Change) -> BoxFuture<'_, Result<Revision, ChangeError>> {
+    fn change_of(
+        &self,
+        change: Change,
+        seen: Option<Arc<Snapshot>>,
+    ) -> BoxFuture<'_, Result<Revision, ChangeError>> {
         let mut outcome = Ok(Revision::default());
         self.state.send_if_modified(|state| {
+            if seen.is_some_and(|seen| !seen.cluster.shares_with(&state.cluster)) {
+                outcome = Err(ChangeError::Overtaken);
+                return false;
+            }
             let next = apply(&state.cluster, &change, &self.host, state.revision);
             let changed = next.as_ref().is_ok_and(|next| *next != *state.cluster);
             outcome = next.map(|next| {

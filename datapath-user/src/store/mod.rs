@@ -32,14 +32,24 @@ pub trait Store: Send + Sync {
         Arc::clone(&self.watch().borrow())
     }
 
-    /// The state in force, once what others have written is in force too: for a change that depends on what is there.
+    /// The state in force, once what others have written is in force too.
     fn latest(&self) -> BoxFuture<'_, Result<Arc<Snapshot>, ChangeError>> {
         Box::pin(async { Ok(self.now()) })
     }
 
     /// Makes a change, and says in which revision it is. A change that changes nothing is in the one in force.
     /// Once started it is finished, also if nobody waits for it.
-    fn change(&self, change: Change) -> BoxFuture<'_, Result<Revision, ChangeError>>;
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<Revision, ChangeError>> {
+        self.change_of(change, None)
+    }
+
+    /// As [`change`](Self::change), if what hosts share is still what it was in `seen`: for a change that was decided
+    /// by what is there. Else it is [`ChangeError::Overtaken`].
+    fn change_of(
+        &self,
+        change: Change,
+        seen: Option<Arc<Snapshot>>,
+    ) -> BoxFuture<'_, Result<Revision, ChangeError>>;
 }
 
 /// A cluster as it is in force.
@@ -88,6 +98,8 @@ pub enum ChangeError {
     Broken(Problem),
     /// It could not be written down.
     Storage(String),
+    /// Another change was made since it was decided.
+    Overtaken,
 }
 
 impl fmt::Display for Position {
@@ -124,6 +136,7 @@ impl fmt::Display for ChangeError {
             }
             Self::NotFound(what) | Self::InUse(what) | Self::Storage(what) => f.write_str(what),
             Self::Broken(problem) => write!(f, "repair this first: {problem}"),
+            Self::Overtaken => f.write_str("the cluster changes all the time: try again"),
         }
     }
 }

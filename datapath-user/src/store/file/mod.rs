@@ -166,8 +166,12 @@ impl Store for FileStore {
         Box::pin(self.settled(|inner| Ok(Some(inner.now()))))
     }
 
-    fn change(&self, change: Change) -> BoxFuture<'_, Result<Revision, ChangeError>> {
-        Box::pin(self.settled(move |inner| inner.change(&change)))
+    fn change_of(
+        &self,
+        change: Change,
+        seen: Option<Arc<Snapshot>>,
+    ) -> BoxFuture<'_, Result<Revision, ChangeError>> {
+        Box::pin(self.settled(move |inner| inner.change(&change, seen.as_deref())))
     }
 }
 
@@ -311,13 +315,16 @@ impl Inner {
     }
 
     /// Makes a change. None: somebody else has changed the file meanwhile.
-    fn change(&mut self, change: &Change) -> Result<Option<Revision>, ChangeError> {
+    fn change(&mut self, change: &Change, seen: Option<&Snapshot>) -> Result<Option<Revision>, ChangeError> {
         let now = self.now();
+        if seen.is_some_and(|seen| !seen.cluster.shares_with(&now.cluster)) {
+            return Err(ChangeError::Overtaken);
+        }
         let next = apply(&now.cluster, change, &self.host, now.revision)?;
         if next == *now.cluster {
             return Ok(Some(now.revision));
         }
-        if read::is_same(&next, &now.cluster) {
+        if next.shares_with(&now.cluster) {
             let revision = now.revision.next();
             if let Err(error) = self.save(&now.cluster, &next, revision) {
                 self.publish(now.revision, Arc::clone(&now.cluster));

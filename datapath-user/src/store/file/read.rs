@@ -75,11 +75,6 @@ impl<'a> Description<'a> {
     }
 }
 
-/// Whether files have the same to say of both, to the line.
-pub(super) fn is_same(a: &Cluster, b: &Cluster) -> bool {
-    (&a.settings, &a.hosts, &a.apps, &a.rules, &a.policies) == (&b.settings, &b.hosts, &b.apps, &b.rules, &b.policies)
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {

@@ -413,6 +413,20 @@ async fn hosts_that_share_the_file_see_each_others_rules() {
 }
 
 #[tokio::test]
+async fn what_another_host_has_written_overtakes_what_was_decided_before() {
+    let lab = Lab::new();
+    let (one, two) = (lab.open_as("h1").await.unwrap(), lab.open_as("h2").await.unwrap());
+    let seen = now(&one);
+    two.change(rule("allow host -> blog tcp/80")).await.unwrap();
+    let decided = || rule("allow host -> blog tcp/81");
+    let change = one.change_of(decided(), Some(seen));
+    assert_eq!(time::timeout(LONG, change).await.unwrap(), Err(ChangeError::Overtaken));
+    let again = one.change_of(decided(), Some(one.latest().await.unwrap()));
+    time::timeout(LONG, again).await.unwrap().unwrap();
+    assert_eq!(now(&one).cluster.rules.len(), 4);
+}
+
+#[tokio::test]
 async fn a_file_that_can_not_be_written_is_an_error_and_changes_nothing() {
     let lab = Lab::new();
     let store = lab.open().await.unwrap();
