@@ -1,12 +1,14 @@
-//! What a sender is told of a packet that does not pass: a TCP reset, or an ICMP error that quotes it.
+//! What a sender is told of a packet that does not pass: a TCP reset, or an ICMP error that quotes it. And what the
+//! receiver is told, if the two had a connection: a reset too.
 //!
 //! Pure: builds the answer's network and transport headers from what was read of the packet. An error is
 //! never answered, nor a reset, nor a later fragment, nor what was sent to many (RFC 1122 §3.2.2).
 
 use crate::addr::{Ip, Mac};
 use crate::checksum::Sum;
+use crate::flow::Flow;
 use crate::header::{Advertisement, Icmp, Ipv4Hdr, Ipv6Hdr, Tcp, protocol};
-use crate::parse::{Kind, Packet};
+use crate::parse::{Kind, Packet, Ports};
 
 /// Why the packet does not pass, as far as its sender may know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,22 +89,63 @@ pub struct Error6 {
     pub icmp: Icmp,
 }
 
-impl Reset4 {
-    /// The reset that `packet`, of which this is the transport header's checksum, is answered with.
+/// How a reset ends a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Ending {
+    /// Its sequence number.
+    pub seq: u32,
+    /// Its acknowledgement number.
+    pub ack: u32,
+    /// Its flags.
+    pub flags: u8,
+    /// Whether it goes on to the receiver of the packet, in its place, and not back to the sender.
+    pub is_onward: bool,
+    /// Whether the packet's checksum is left to a device, which will write into what stands in its place.
+    pub is_unfinished: bool,
+}
+
+impl Ending {
+    /// Of a reset that `packet` is answered with (RFC 9293 §3.10.7.1).
     #[inline(always)]
-    pub fn new(packet: &Packet, check: [u8; 2]) -> Self {
-        let tcp = reset(packet, check);
-        Self { ip: ipv4(packet, 40, protocol::TCP), tcp }
+    pub fn back(&mut self, packet: &Packet) {
+        self.is_onward = false;
+        (self.seq, self.ack, self.flags) = if packet.tcp_flags & Tcp::ACK != 0 {
+            (packet.ack, 0, Tcp::RST)
+        } else {
+            (0, packet.seq.wrapping_add(packet.seq_len), Tcp::RST | Tcp::ACK)
+        };
+    }
+
+    /// Of a reset for the other side of the flow of `packet`, which takes it when its number is the very next (RFC 9293
+    /// §3.5.2, RFC 5961 §3.2).
+    #[inline(always)]
+    pub fn onward(&mut self, packet: &Packet, flow: &Flow) {
+        self.is_onward = true;
+        self.seq = flow.side[packet.leg.index()].seq_next;
+        self.ack = flow.side[packet.leg.other().index()].seq_next;
+        self.flags = Tcp::RST | Tcp::ACK;
+    }
+
+    /// From whom to whom, of `packet`'s ends.
+    #[inline(always)]
+    pub fn ends<'a>(&self, packet: &'a Packet) -> (&'a Ip, &'a Ip) {
+        if self.is_onward { (&packet.src, &packet.dst) } else { (&packet.dst, &packet.src) }
+    }
+}
+
+impl Reset4 {
+    /// The reset that ends the connection of `packet` like this.
+    #[inline(always)]
+    pub fn new(packet: &Packet, ending: &Ending) -> Self {
+        let (src, dst) = ending.ends(packet);
+        Self { ip: ipv4(src, dst, 40, protocol::TCP), tcp: reset(packet, ending) }
     }
 }
 
 impl Reset6 {
-    /// The reset that `packet`, of which this is the transport header's checksum, is answered with.
-    #[inline(always)]
-    pub fn new(packet: &Packet, check: [u8; 2]) -> Self {
-        let tcp = reset(packet, check);
-        Self { ip: ipv6(packet, 20, protocol::TCP), tcp }
-    }
+    /// What its network header has before the addresses.
+    pub const START: [u8; 8] = [0x60, 0, 0, 0, 0, Tcp::LEN as u8, protocol::TCP, 64];
 }
 
 /// A neighbour advertisement that answers a solicitation (RFC 4861 §7.2.4).
@@ -151,29 +194,26 @@ impl Advertisement6 {
     }
 }
 
-/// RFC 9293 §3.10.7.1. When the packet's checksum was left to the device it leaves by, so is the answer's.
+/// The transport header of a reset that ends the connection of `packet` like this.
+///
+/// When the packet's checksum was left to the device it leaves by, so is that of what is written in its place.
 #[inline(always)]
-fn reset(packet: &Packet, check: [u8; 2]) -> Tcp {
-    let ports = packet.key.ports(packet.leg);
-    let acked = packet.tcp_flags & Tcp::ACK != 0;
-    let (seq, ack, flags) = if acked {
-        (packet.ack, 0, Tcp::RST)
-    } else {
-        (0, packet.seq.wrapping_add(packet.seq_len), Tcp::RST | Tcp::ACK)
-    };
+pub fn reset(packet: &Packet, ending: &Ending) -> Tcp {
+    let Ports { src, dst } = packet.key.ports(packet.leg);
+    let (source, destination) = if ending.is_onward { (src, dst) } else { (dst, src) };
     let mut tcp = Tcp {
-        source: ports.dst.to_be_bytes(),
-        destination: ports.src.to_be_bytes(),
-        seq: seq.to_be_bytes(),
-        ack: ack.to_be_bytes(),
+        source: source.to_be_bytes(),
+        destination: destination.to_be_bytes(),
+        seq: ending.seq.to_be_bytes(),
+        ack: ending.ack.to_be_bytes(),
         offset: 5 << 4,
-        flags,
+        flags: ending.flags,
         window: [0; 2],
         check: [0; 2],
         urgent: [0; 2],
     };
     let sum = Sum::pseudo(&packet.src, &packet.dst, protocol::TCP, Tcp::LEN);
-    tcp.check = if is_left_to_device(packet, check) {
+    tcp.check = if ending.is_unfinished {
         sum.unfinished()
     } else {
         sum.add(tcp.source)
@@ -186,10 +226,11 @@ fn reset(packet: &Packet, check: [u8; 2]) -> Tcp {
     tcp
 }
 
-/// The kernel leaves a checksum to the device by putting the pseudo header's sum in its place
-/// (`CHECKSUM_PARTIAL`, include/linux/skbuff.h), and will add to whatever is there.
+/// Whether the packet's checksum is left to the device it leaves by, when `check` stands in its place. The kernel says
+/// so by putting the pseudo header's sum there (`CHECKSUM_PARTIAL`, include/linux/skbuff.h), and will add to whatever
+/// is there.
 #[inline(always)]
-fn is_left_to_device(packet: &Packet, check: [u8; 2]) -> bool {
+pub fn is_left_to_device(packet: &Packet, check: [u8; 2]) -> bool {
     let len = packet.end.wrapping_sub(u32::from(packet.l4));
     Sum::pseudo(&packet.src, &packet.dst, packet.protocol, len).unfinished() == check
 }
@@ -210,7 +251,10 @@ impl Error4 {
         let [high, low] = mtu.to_be_bytes();
         let check = quote.add([3, code]).add([high, low]).field();
         let total = 28 + Self::QUOTE as u16;
-        Self { ip: ipv4(packet, total, protocol::ICMP), icmp: Icmp { kind: 3, code, check, rest: [0, 0, high, low] } }
+        Self {
+            ip: ipv4(&packet.dst, &packet.src, total, protocol::ICMP),
+            icmp: Icmp { kind: 3, code, check, rest: [0, 0, high, low] },
+        }
     }
 }
 
@@ -233,14 +277,14 @@ impl Error6 {
             .add([kind, code])
             .add_u32(u32::from_ne_bytes(rest));
         let check = Sum(sum.0 + quote.0).field();
-        Self { ip: ipv6(packet, len, protocol::ICMPV6), icmp: Icmp { kind, code, check, rest } }
+        Self { ip: ipv6(&packet.dst, &packet.src, len, protocol::ICMPV6), icmp: Icmp { kind, code, check, rest } }
     }
 }
 
-/// Network header back to the sender. The address is the one the sender asked for: a container knows no
-/// other of ours, and its own tables say nothing more of it.
+/// A network header. The address of an answer is the one the sender asked for: a container knows no other of ours, and
+/// its own tables say nothing more of it.
 #[inline(always)]
-fn ipv4(packet: &Packet, total: u16, protocol: u8) -> Ipv4Hdr {
+fn ipv4(src: &Ip, dst: &Ip, total: u16, protocol: u8) -> Ipv4Hdr {
     let mut ip = Ipv4Hdr {
         vihl: 0x45,
         tos: 0,
@@ -250,28 +294,28 @@ fn ipv4(packet: &Packet, total: u16, protocol: u8) -> Ipv4Hdr {
         ttl: 64,
         proto: protocol,
         check: [0; 2],
-        src_addr: packet.dst.v4(),
-        dst_addr: packet.src.v4(),
+        src_addr: src.v4(),
+        dst_addr: dst.v4(),
     };
     ip.check = Sum::default()
         .add([0x45, 0])
         .add(ip.tot_len)
         .add(ip.frags)
         .add([64, protocol])
-        .add_u32(packet.src.0[3])
-        .add_u32(packet.dst.0[3])
+        .add_u32(src.0[3])
+        .add_u32(dst.0[3])
         .field();
     ip
 }
 
 #[inline(always)]
-fn ipv6(packet: &Packet, payload: u16, protocol: u8) -> Ipv6Hdr {
+fn ipv6(src: &Ip, dst: &Ip, payload: u16, protocol: u8) -> Ipv6Hdr {
     Ipv6Hdr {
         vcf: [0x60, 0, 0, 0],
         payload_len: payload.to_be_bytes(),
         next_hdr: protocol,
         hop_limit: 64,
-        src_addr: packet.dst.bytes(),
-        dst_addr: packet.src.bytes(),
+        src_addr: src.bytes(),
+        dst_addr: dst.bytes(),
     }
 }

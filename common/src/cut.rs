@@ -1,12 +1,13 @@
-//! The reset that ends a TCP connection from outside of it (RFC 9293 §3.5.2): it is taken when its sequence
-//! number is the very next that the receiver expects (RFC 5961 §3.2).
+//! Segments that end a TCP connection from outside of it. A reset is taken when its sequence number is the very next that
+//! the receiver expects (RFC 5961 §3.2); who is asked by a number before that answers with one that says what he expects,
+//! as to any keep-alive (RFC 9293 §3.8.4).
 
 use crate::addr::Ip;
 use crate::answer::{Reset4, Reset6};
 use crate::checksum::Sum;
 use crate::header::{Ipv4Hdr, Ipv6Hdr, Tcp, protocol};
 
-/// A reset that seems to come from `src`.
+/// A segment without data that seems to come from `src`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// Whose connection it seems to be.
@@ -17,10 +18,12 @@ pub struct Segment {
     pub src_port: u16,
     /// Port at `dst`.
     pub dst_port: u16,
-    /// What `dst` expects next.
+    /// The sequence number.
     pub seq: u32,
     /// What `src` would expect next.
     pub ack: u32,
+    /// Control bits.
+    pub flags: u8,
 }
 
 impl Segment {
@@ -64,7 +67,7 @@ impl Segment {
             seq: self.seq.to_be_bytes(),
             ack: self.ack.to_be_bytes(),
             offset: 5 << 4,
-            flags: Tcp::RST | Tcp::ACK,
+            flags: self.flags,
             window: [0; 2],
             check: [0; 2],
             urgent: [0; 2],

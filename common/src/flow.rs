@@ -115,6 +115,8 @@ pub enum State {
     Open = 1,
     /// TCP: one side has sent a FIN or a RST.
     Closing = 2,
+    /// TCP: policy denies it now, and both sides were told.
+    Ended = 3,
 }
 
 /// In nanoseconds of the monotonic clock.
@@ -264,6 +266,10 @@ impl Flow {
         if self.state == State::Closing as u8 {
             return State::Closing;
         }
+        if self.state == State::Ended as u8 {
+            // It is allowed again.
+            return State::Open;
+        }
         if packet.leg.raw() == self.opener { State::from_raw(self.state) } else { State::Open }
     }
 }
@@ -275,7 +281,8 @@ impl State {
         match raw {
             0 => Self::Opening,
             1 => Self::Open,
-            _ => Self::Closing,
+            2 => Self::Closing,
+            _ => Self::Ended,
         }
     }
 
@@ -285,6 +292,7 @@ impl State {
             Self::Opening => "opening",
             Self::Open => "open",
             Self::Closing => "closing",
+            Self::Ended => "ended",
         }
     }
 }

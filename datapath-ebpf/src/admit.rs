@@ -104,7 +104,7 @@ pub fn admit(run: &mut Run, len: u32) -> Result<(), DropReason> {
         tried(run, epoch, ruling.passes());
     }
     if let Err(reason) = ruling.verdict() {
-        let revoked = stale.is_some_and(|entry| entry.get().epoch != epoch || entry.get().is_over(maps::since_boot));
+        let revoked = stale.is_some_and(|entry| is_revoked(entry.get(), run, epoch));
         return Err(if revoked { DropReason::PolicyRevoked } else { reason });
     }
     let opens = stale.is_none() && run.packet.may_open();
@@ -165,6 +165,13 @@ fn knows_better(flow: &Flow, run: &Run) -> bool {
     let known = sides(flow, run.packet.leg).1.identity;
     let found = run.receiver.identity;
     found.role == RoleId::UNKNOWN && known.role != RoleId::UNKNOWN && known.app == found.app
+}
+
+/// Whether what is denied belongs to a flow that was allowed and has changed: of another epoch, at its end, or with
+/// another role. Who is outside has none: he may only pretend to be the flow's.
+#[inline(always)]
+fn is_revoked(flow: &Flow, run: &Run, epoch: Epoch) -> bool {
+    flow.epoch != epoch || flow.is_over(maps::since_boot) || run.sender.identity.app.is_application()
 }
 
 /// Notes in its flow's entry that a packet passes.

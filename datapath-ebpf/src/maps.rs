@@ -183,6 +183,13 @@ impl Entry {
         unsafe { &*self.flow }
     }
 
+    /// Notes that policy has ended it.
+    #[inline(always)]
+    pub fn end(&self) {
+        // SAFETY: the element stays memory of a plain `Flow` for the whole run; the store is of one field.
+        unsafe { (&raw mut (*self.flow).state).write_volatile(State::Ended as u8) };
+    }
+
     /// Notes a packet of `bytes` from `leg` that brings the flow to `state` and TCP to `seq_next`.
     #[inline(always)]
     pub fn note(&self, leg: Leg, bytes: u32, state: State, seq_next: u32, now: u64) {

@@ -247,7 +247,7 @@ fn advertise(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Result<(), DropReas
 #[inline(never)]
 fn write(skb: &mut Skb, run: &mut Run) -> Result<(), DropReason> {
     let answer = Answer::new(run.packet.dst, run.receiver.mac, run.packet.src);
-    skb.put_by(run.link + Ether::LEN, &mut run.room, answer)
+    skb.put_net_by(run.link + Ether::LEN, &mut run.room, answer)
 }
 
 /// Bytes of an advertisement, with its network header.

@@ -105,11 +105,34 @@ impl Skb {
         ok(unsafe { bpf_skb_store_bytes(self.raw, at, from.as_ptr().cast(), from.len() as u32, 0) })
     }
 
-    /// Writes a header at `at` that is too large for the stack, by way of `room`.
+    /// Writes the sixteen bytes of an address at `at`.
+    #[inline(always)]
+    pub fn paste_addr(&mut self, at: u32, addr: &Ip) -> Result<(), DropReason> {
+        // SAFETY: the helper reads exactly the address, whose words are as they are in packets, and checks the offset itself.
+        ok(unsafe { bpf_skb_store_bytes(self.raw, at, addr.0.as_ptr().cast(), 16, 0) })
+    }
+
+    /// Writes a link header, with what follows it, at `at` that is too large for the stack, by way of `room`.
     #[inline(always)]
     pub fn put_by<T: Header>(&mut self, at: u32, room: &mut Room, header: T) -> Result<(), DropReason> {
-        const { assert!(size_of::<Placed<T>>() <= size_of::<Room>()) };
-        let placed: *mut Placed<T> = (&raw mut *room).cast();
+        self.put_placed::<T, 2>(at, room, header)
+    }
+
+    /// Likewise a network header.
+    #[inline(always)]
+    pub fn put_net_by<T: Header>(&mut self, at: u32, room: &mut Room, header: T) -> Result<(), DropReason> {
+        self.put_placed::<T, 0>(at, room, header)
+    }
+
+    #[inline(always)]
+    fn put_placed<T: Header, const LEAD: usize>(
+        &mut self,
+        at: u32,
+        room: &mut Room,
+        header: T,
+    ) -> Result<(), DropReason> {
+        const { assert!(size_of::<Placed<T, LEAD>>() <= size_of::<Room>()) };
+        let placed: *mut Placed<T, LEAD> = (&raw mut *room).cast();
         // SAFETY: the room is large enough and aligned for it; the helper reads exactly the header and
         // checks the offset itself.
         ok(unsafe {
@@ -295,6 +318,13 @@ impl Skb {
         ok(unsafe { bpf_clone_redirect(self.raw, link, 0) })
     }
 
+    /// Sends a copy to this host's stack, as received on an interface.
+    #[inline(always)]
+    pub fn copy_from(&mut self, link: u32) -> Result<(), DropReason> {
+        // SAFETY: as in `copy_to`.
+        ok(unsafe { bpf_clone_redirect(self.raw, link, BPF_F_INGRESS) })
+    }
+
     /// Addresses copies that are sent out of a VXLAN device: to the peer at `addr`, as `identity`. The kernel finds the
     /// way and the neighbour, which a copy, unlike a redirect, has to be given.
     #[inline(always)]
@@ -333,6 +363,7 @@ struct TunnelKey {
     label: u32,
 }
 
+const BPF_F_INGRESS: u64 = 1;
 const BPF_F_TUNINFO_IPV6: u64 = 1;
 const BPF_F_ZERO_CSUM_TX: u64 = 1 << 1;
 
@@ -490,8 +521,8 @@ pub struct Room([u64; 12]);
 /// A header in memory, placed so that what follows its link header is aligned as it would be in memory:
 /// the compiler then stores words and not bytes.
 #[repr(C, align(8))]
-struct Placed<T> {
-    lead: [u8; 2],
+struct Placed<T, const LEAD: usize = 2> {
+    lead: [u8; LEAD],
     header: T,
 }
 

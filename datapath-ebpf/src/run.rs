@@ -6,7 +6,7 @@
 //! before it begins.
 
 use weft_common::addr::{Ip, Mac};
-use weft_common::answer::{Error6, Notice};
+use weft_common::answer::{Ending, Error6, Notice};
 use weft_common::event::Hook;
 use weft_common::flow::{Flow, Side};
 use weft_common::id::Identity;
@@ -51,6 +51,8 @@ pub struct Run {
     pub mtu: u32,
     /// What the sender is told.
     pub notice: Notice,
+    /// How the packet's connection ends.
+    pub ending: Ending,
     /// Where headers are made.
     pub room: Room,
     /// What an ICMP error quotes.

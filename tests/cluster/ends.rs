@@ -1,4 +1,4 @@
-//! Rules that end do so on time, whoever else is alive by then.
+//! Rules that end do so on time, whoever else is alive by then; and what only an old role allowed ends with it.
 
 use std::io::{ErrorKind, Read as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 
 use weft_tests::traffic::{Outcome, prober::Prober, stream::Cause, stream::Stream, tcp::tcp_connect, udp::UdpEcho};
 use weft_tests::underlay::Family;
-use weft_tests::wait::eventually;
 
 use super::{Cluster, Container, READY, SILENCE, SOON, segment::wait_for_rule};
 
@@ -86,14 +85,13 @@ fn a_rule_ends_on_time_where_every_daemon_is_dead() {
         cluster.hosts[host].kill9();
     }
     assert!(stream.flows_within(left(end)));
-    // Whoever speaks is told by the program. The other side hears nothing more.
-    eventually(left(end) + ON_TIME, || stream.client_death().is_some());
-    let received = stream.received();
+    // Both ends are told by the programs, on the first packet of whoever speaks.
+    let (client_death, server_death) = stream.deaths_within(left(end) + ON_TIME);
+    assert_eq!((client_death.cause, server_death.cause), (Cause::Reset, Cause::Reset));
     let off = SystemTime::now().duration_since(end).expect("it does not end before its time");
     assert!(off < ON_TIME, "dead {off:?} after the end");
     assert_eq!(tcp_connect(&web.netns, db.at(9001), SILENCE), Outcome::TimedOut);
     prober.wait_answers(20, SOON);
-    assert_eq!((stream.client_death().unwrap().cause, stream.received()), (Cause::Reset, received));
     // A daemon that starts after the end opens nothing.
     for host in 0..2 {
         cluster.start(host);
@@ -103,6 +101,30 @@ fn a_rule_ends_on_time_where_every_daemon_is_dead() {
     assert_eq!(prober.stop().lost, [0; 0], "what else is allowed goes on");
     let revoked = [0, 1].map(|host| cluster.drops(host, "policy-revoked"));
     assert!(revoked.iter().any(|packets| *packets > 0), "{revoked:?}");
+}
+
+/// Only the host of whoever is relabelled knows it. Wherever the other end is, and whoever speaks or does not, both ends
+/// are told.
+#[test]
+fn connections_that_only_an_old_role_allowed_end_at_both_ends() {
+    let cluster = Cluster::of(2, Family::V4);
+    let web = cluster.container(0, "a1", "shop/web");
+    let servers = [cluster.container(0, "b1", "blog/db"), cluster.container(1, "b2", "blog/db")];
+    cluster.weft(0, &["allow", "shop/web -> blog/db tcp"]);
+    wait_for_rule(&cluster, 1);
+    let streams = servers.each_ref().map(|to| Stream::listen(&to.netns, to.at(9001)).connect_from(&web.netns, SOON));
+    let mut silent = servers.each_ref().map(|server| silent(&web, server, server.at(9002)));
+    assert!(streams.iter().all(|stream| stream.flows_within(SOON)));
+    cluster.weft(0, &["label", "shop/a1", "role=db"]);
+    for stream in &streams {
+        let (client, server) = stream.deaths_within(ON_TIME);
+        assert_eq!((client.cause, server.cause), (Cause::Reset, Cause::Reset));
+    }
+    for end in silent.iter_mut().flat_map(|(client, server)| [client, server]) {
+        end.set_read_timeout(Some(SOON)).unwrap();
+        let error = end.read(&mut [0]).expect_err("nobody has closed it");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    }
 }
 
 /// A connection on which nothing is sent.

@@ -1,7 +1,8 @@
 //! Policy as manifests: in force as a whole or not at all, and proven before and after.
 
-use std::fs;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::{fs, thread};
 
 use serde_json::Value;
 use weft_tests::traffic::{Outcome, tcp::TcpEcho, tcp::tcp_connect};
@@ -285,5 +286,27 @@ fn a_change_is_made_of_what_another_host_has_just_written() {
         let apps = cluster.weft(1, &["app", "ls"]).to_string();
         assert!(apps.contains("team"), "{apps}");
         cluster.weft(0, &["app", "set", "blog", "--label", "team-"]);
+    }
+}
+
+/// Each of two hosts changes the same app by what it finds of it: neither takes back what the other has done.
+#[test]
+fn changes_of_one_app_by_two_hosts_at_once_are_both_made() {
+    let cluster = Cluster::of(2, Family::V4);
+    for n in 0..5 {
+        thread::scope(|scope| {
+            for (at, side) in ["one", "other"].into_iter().enumerate() {
+                let cluster = &cluster;
+                scope.spawn(move || cluster.weft(at, &["app", "set", "shop", "--label", &format!("{side}{n}=yes")]));
+            }
+        });
+    }
+    let all: BTreeSet<String> = (0..5).flat_map(|n| [format!("one{n}=yes"), format!("other{n}=yes")]).collect();
+    for at in [0, 1] {
+        eventually(SOON, || {
+            let shown = cluster.weft(at, &["app", "show", "shop"]);
+            shown["app"]["labels"].as_str().unwrap_or_default().split(',').map(str::to_owned).collect::<BTreeSet<_>>()
+                == all
+        });
     }
 }

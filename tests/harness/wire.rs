@@ -89,6 +89,13 @@ impl Capture {
         Self::on(socket, format!("{interface} of {}", namespace.name()))
     }
 
+    /// Starts to watch an interface of the calling thread's namespace.
+    #[track_caller]
+    pub fn here(interface: &str) -> Self {
+        let index = if_nametoindex(interface).unwrap_or_else(|error| panic!("interface {interface}: {error}"));
+        Self::on(socket_here(index, ALL_PROTOCOLS), interface.to_owned())
+    }
+
     /// Starts to watch a whole namespace, with the interfaces that it will get.
     #[track_caller]
     pub fn everywhere(namespace: &Netns) -> Self {
@@ -206,14 +213,17 @@ fn packet_socket(namespace: &Netns, interface: &str, protocol: u16) -> OwnedFd {
 /// Interface 0 stands for all of them, now and later.
 #[track_caller]
 fn bound_socket(namespace: &Netns, index: u32, protocol: u16) -> OwnedFd {
-    namespace.run(|| {
-        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let none: Option<SockProtocol> = None;
-        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, none).expect("open a packet socket");
-        bind(socket.as_raw_fd(), &link_address(index, protocol))
-            .unwrap_or_else(|error| panic!("bind to interface {index} of {}: {error}", namespace.name()));
-        socket
-    })
+    namespace.run(|| socket_here(index, protocol))
+}
+
+#[track_caller]
+fn socket_here(index: u32, protocol: u16) -> OwnedFd {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let none: Option<SockProtocol> = None;
+    let socket = socket(AddressFamily::Packet, SockType::Raw, flags, none).expect("open a packet socket");
+    bind(socket.as_raw_fd(), &link_address(index, protocol))
+        .unwrap_or_else(|error| panic!("bind to interface {index}: {error}"));
+    socket
 }
 
 fn link_address(index: u32, protocol: u16) -> LinkAddr {

@@ -1,15 +1,16 @@
 //! Flows: who opened one, what an epoch does to it, and when it ends.
 
 use super::lab::Lab;
-use super::lab::cast::{At, CACHE, DB, Net, SHOP, STORE, WEB};
+use super::lab::cast::{At, CACHE, DB, Net, PRESS, SHOP, STORE, WEB};
 use super::lab::rules::END;
 use weft_common::flow::{Leg, State};
 use weft_common::id::{Identity, PeerId, RoleId};
 use weft_common::route::{Hop, Route};
-use weft_tests::frame::decoded::Transport;
+use weft_tests::frame::decoded::{Decoded, Transport};
 use weft_tests::frame::flags::{ACK, RST};
 use weft_tests::frame::tunnel::Vxlan;
 use weft_tests::frame::{tcp, udp};
+use weft_tests::wire::Capture;
 
 const SECOND: u64 = 1_000_000_000;
 const RULE: &str = "allow shop/web -> blog/db";
@@ -63,23 +64,121 @@ fn a_flow_that_is_no_longer_allowed_is_reset_for_whoever_speaks() {
         let there = tcp(web, store).ports(40000, 5432).sequence(100).acknowledgment(8).payload(b"ask").ack();
         let [store_back, web_back] = net.pair([STORE, WEB]);
         let back = tcp(store_back, web_back).ports(5432, 40000).sequence(8).acknowledgment(100).payload(b"row").ack();
+        let [near, far] = [WEB, STORE].map(|member| lab.watch(member.at, member.name));
+        // The first to speak is told, and so is who only listens: its host, and by that its container.
+        let wire = lab.sends(WEB, &there).ends_at(At::B);
+        assert_reset(&wire.decode().tunnel().inner, 100);
+        assert_only_reset(&near, 8);
+        lab.receives(At::B, &wire).dropped();
+        assert_only_reset(&far, 100);
+        // Who is denied does not speak by resets any more, and is told again.
         for (member, frame, sequence) in [(WEB, there, 8), (STORE, back, 100)] {
             for _ in 0..2 {
-                let answer = lab.sends(member, &frame).answered().decode();
-                answer.assert_sound();
-                let Transport::Tcp { flags, sequence: found, .. } = answer.transport else { panic!("{answer}") };
-                assert_eq!((flags & RST, found), (RST, sequence), "what the receiver expects next");
+                assert_reset(&lab.sends(member, &frame).answered().decode(), sequence);
             }
         }
+        assert_eq!((near.frames(), far.frames()), (vec![], vec![]));
+        assert_eq!([At::A, At::B].map(|at| lab.flows(at)[0].state), [State::Ended as u8; 2]);
         lab.assert_only_changed(&[
-            "a.drops.policy-revoked +2",
-            "a.shop>blog.drops +2",
-            "b.drops.policy-revoked +2",
+            "a.drops.policy-revoked +3",
+            "a.shop>blog.drops +3",
+            "b.drops.policy-revoked +3",
+            "b.shop>blog.drops +1",
             "b.blog>shop.drops +2",
         ]);
         lab.enforce(&[RULE]);
         lab.settle();
     }
+}
+
+/// What a packet's receiver is told beside the answer to its sender: by a copy, where both are on this host, and where
+/// the denied packet came in a tunnel.
+#[test]
+fn whoever_is_on_the_host_that_ends_a_connection_is_told_by_a_copy() {
+    let mut lab = Lab::with_rules(&["allow shop/web -> blog"]);
+    for net in Net::ALL {
+        lab.over(net);
+        established(&mut lab, net);
+        let [web, press] = net.pair([WEB, PRESS]);
+        let there = tcp(web, press).ports(40000, 80).sequence(99);
+        lab.delivers([WEB, PRESS], &there.clone().syn());
+        let [press, web] = net.pair([PRESS, WEB]);
+        lab.delivers([PRESS, WEB], &tcp(press, web).ports(80, 40000).sequence(7).acknowledgment(100).syn_ack());
+        lab.settle();
+        let told = lab.watch(At::A, PRESS.name);
+        lab.enforce_on(At::A, &[]);
+        let ask = there.sequence(100).acknowledgment(8).payload(b"ask").ack();
+        assert_reset(&lab.sends(WEB, &ask).answered().decode(), 8);
+        assert_only_reset(&told, 100);
+        // Host b has not heard of the change.
+        let told = lab.watch(At::A, WEB.name);
+        let [store, web] = net.pair([STORE, WEB]);
+        let row = tcp(store, web).ports(5432, 40000).sequence(8).acknowledgment(100).payload(b"row").ack();
+        let wire = lab.sends(STORE, &row).leaves_for(At::A);
+        let answer = lab.receives(At::A, &wire).answered().decode();
+        answer.assert_sound();
+        assert_reset(&answer.tunnel().inner, 100);
+        assert_only_reset(&told, 8);
+        lab.assert_only_changed(&[
+            "a.drops.policy-revoked +2",
+            "a.shop>blog.drops +1",
+            "a.blog>shop.drops +1",
+            "b.blog>shop.packets +1",
+            "b.rule-1.packets +1",
+        ]);
+        lab.enforce(&["allow shop/web -> blog"]);
+        lab.settle();
+    }
+}
+
+/// What is outside, or the host itself, is told by way of the host's stack; and hears of the ends that it did not cause.
+#[test]
+fn the_host_is_told_of_the_end_of_a_connection_too() {
+    let mut lab = Lab::two_hosts();
+    for net in Net::LOCAL {
+        lab.over(net);
+        let gateway = At::A.gateway(SHOP, net.inner);
+        let web = WEB.station(net.inner);
+        let (there, back) = (tcp(gateway, web).ports(40000, 80), tcp(web, gateway).ports(80, 40000));
+        lab.host_sends(At::A, &there.clone().sequence(99).syn());
+        lab.sends(WEB, &back.clone().sequence(7).acknowledgment(100).syn_ack()).reaches_host();
+        lab.settle();
+        let row = back.sequence(8).acknowledgment(100).payload(b"row").ack();
+        let ask = there.sequence(100).acknowledgment(8).payload(b"ask").ack();
+        let [host, container] = ["gateway", WEB.name].map(|name| lab.watch(At::A, name));
+        lab.enforce(&["deny host -> shop"]);
+        assert_reset(&lab.sends(WEB, &row).answered().decode(), 100);
+        assert_only_reset(&host, 8);
+        lab.assert_only_changed(&["a.drops.policy-revoked +1", "a.shop>host.drops +1", "a.rule-1.drops +1"]);
+        // Allowed and denied once more: now the host speaks first.
+        lab.enforce(&[]);
+        lab.host_sends(At::A, &ask).enters(WEB, lab.link(At::A, WEB.name));
+        lab.settle();
+        lab.enforce(&["deny host -> shop"]);
+        host.clear();
+        let ask = tcp(gateway, web).ports(40000, 80).sequence(103).acknowledgment(8).payload(b"ask").ack();
+        assert_reset(&lab.host_sends(At::A, &ask).answered().decode(), 8);
+        assert_only_reset(&container, 103);
+        lab.assert_only_changed(&["a.drops.policy-revoked +1", "a.host>shop.drops +1", "a.rule-1.drops +1"]);
+        lab.enforce(&[]);
+        lab.settle();
+    }
+}
+
+#[track_caller]
+fn assert_reset(answer: &Decoded, sequence: u32) {
+    answer.assert_sound();
+    let Transport::Tcp { flags, sequence: found, .. } = answer.transport else { panic!("{answer}") };
+    assert_eq!((flags & RST, found), (RST, sequence), "what the receiver expects next: {answer}");
+}
+
+/// Nothing else was seen since the last time.
+#[track_caller]
+fn assert_only_reset(seen: &Capture, sequence: u32) {
+    let frames = seen.frames();
+    assert_eq!(frames.len(), 1, "{frames:?}");
+    assert_reset(&frames[0].frame.decode(), sequence);
+    seen.clear();
 }
 
 /// The server's host was never told the client's role but by its packets, and may not forget it for one of the server's.
@@ -127,11 +226,9 @@ fn a_flow_that_only_an_ended_rule_allowed_is_reset() {
         lab.end_comes();
         let [store_back, web_back] = net.pair([STORE, WEB]);
         let back = tcp(store_back, web_back).ports(5432, 40000).sequence(8).acknowledgment(103).payload(b"row").ack();
-        for (member, frame) in [(WEB, &there), (STORE, &back)] {
-            let answer = lab.sends(member, frame).answered().decode();
-            let Transport::Tcp { flags, .. } = answer.transport else { panic!("{answer}") };
-            assert_eq!(flags & RST, RST);
-        }
+        // No daemon has to live for it that both ends are told.
+        assert_reset(&lab.sends(WEB, &there).ends_at(At::B).decode().tunnel().inner, 103);
+        assert_reset(&lab.sends(STORE, &back).ends_at(At::A).decode().tunnel().inner, 8);
         lab.assert_only_changed(&[
             "a.drops.policy-revoked +1",
             "a.shop>blog.drops +1",

@@ -32,6 +32,7 @@ use weft_common::tunnel::{PORT, Peer};
 use weft_common::verdict::DropReason;
 use weft_tests::frame::Frame;
 use weft_tests::underlay::Family;
+use weft_tests::wire::Capture;
 
 /// Two hosts with programs, and a third one that only the tables know.
 pub(crate) struct Lab {
@@ -122,6 +123,13 @@ impl Lab {
     #[track_caller]
     pub(crate) fn link(&self, at: At, name: &str) -> u32 {
         self.rig().space.link(at, name)
+    }
+
+    /// Sees what is sent out of a device, or handed to the stack from it, while a program runs.
+    #[track_caller]
+    pub(crate) fn watch(&self, at: At, name: &str) -> Capture {
+        let name = format!("{}-{name}", at.name());
+        self.rig().space.run(|| Capture::here(&name))
     }
 
     pub(crate) fn tables(&mut self, at: At) -> &mut Tables {

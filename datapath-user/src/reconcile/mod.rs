@@ -495,18 +495,18 @@ impl Reconciler {
         let (epoch, now) = (self.tables.epoch(), config::now());
         let rules = self.running.policy.at(config::since_boot());
         for (key, flow) in entries {
+            let flow = flows::as_of_now(&self.running.endpoints, &key, flow);
             match flows::fate(&rules, epoch, &key, &flow, now) {
                 Fate::Stays => {}
                 Fate::Expired => pass.failures.extend(self.flows.delete(&key).err().map(|error| error.to_string())),
-                Fate::Revoked(resets) => {
+                Fate::Revoked { flow, frames } => {
                     self.status.revoked += 1;
-                    for reset in resets {
-                        if let Err(error) = self.injector.send(reset.link, &reset.frame) {
-                            tracing::debug!("reset a flow at link {}: {error}", reset.link);
+                    pass.failures.extend(self.flows.put(&key, &flow).err().map(|error| error.to_string()));
+                    for frame in frames {
+                        if let Err(error) = self.injector.send(frame.link, &frame.bytes) {
+                            tracing::debug!("end a flow at link {}: {error}", frame.link);
                         }
                     }
-                    let closing = weft_common::flow::Flow { state: weft_common::flow::State::Closing as u8, ..flow };
-                    pass.failures.extend(self.flows.put(&key, &closing).err().map(|error| error.to_string()));
                 }
             }
         }

@@ -37,11 +37,7 @@ impl Store for MemoryStore {
         self.state.subscribe()
     }
 
-    fn change_of(
-        &self,
-        change: Change,
-        seen: Option<Arc<Snapshot>>,
-    ) -> BoxFuture<'_, Result<Revision, ChangeError>> {
+    fn change_of(&self, change: Change, seen: Option<Arc<Snapshot>>) -> BoxFuture<'_, Result<Revision, ChangeError>> {
         let mut outcome = Ok(Revision::default());
         self.state.send_if_modified(|state| {
             if seen.is_some_and(|seen| !seen.cluster.shares_with(&state.cluster)) {

@@ -45,11 +45,7 @@ pub trait Store: Send + Sync {
 
     /// As [`change`](Self::change), if what hosts share is still what it was in `seen`: for a change that was decided
     /// by what is there. Else it is [`ChangeError::Overtaken`].
-    fn change_of(
-        &self,
-        change: Change,
-        seen: Option<Arc<Snapshot>>,
-    ) -> BoxFuture<'_, Result<Revision, ChangeError>>;
+    fn change_of(&self, change: Change, seen: Option<Arc<Snapshot>>) -> BoxFuture<'_, Result<Revision, ChangeError>>;
 }
 
 /// A cluster as it is in force.

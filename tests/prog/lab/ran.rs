@@ -82,6 +82,17 @@ impl Ran {
         self.output.clone()
     }
 
+    /// Dropped, for its connection is over: what the receiver's host is told, in the tunnel. The sender got a copy.
+    #[track_caller]
+    pub(crate) fn ends_at(&self, peer: At) -> Frame {
+        assert!(self.action == Action::Redirect && self.reason() == Some(DropReason::PolicyRevoked), "{self}");
+        let read = self.output.decode();
+        let ends = [self.at, peer].map(|at| at.station(self.outer).ip);
+        assert_eq!([read.ip().src, read.ip().dst], ends, "not to host {}: {self}", peer.name());
+        assert_eq!(read.tunnel().header[1], 0, "{self}");
+        self.output.clone()
+    }
+
     /// Taken and not needed any more: answered by silence, or copied.
     #[track_caller]
     pub(crate) fn absorbed(&self) {
@@ -183,7 +194,8 @@ impl Ran {
                 assert!(is_taken, "dropped without a reason: {self}");
             }
             (Action::Drop, Some(reason)) => {
-                assert!(unchanged || reason == DropReason::KernelRefused, "changed, and dropped: {self}");
+                let may_change = [DropReason::KernelRefused, DropReason::PolicyRevoked].contains(&reason);
+                assert!(unchanged || may_change, "changed, and dropped: {self}");
             }
             (Action::Redirect, None) => {}
             (Action::Redirect, Some(reason)) => assert!(is_told(reason), "answered: {self}"),

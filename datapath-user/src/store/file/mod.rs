@@ -166,11 +166,7 @@ impl Store for FileStore {
         Box::pin(self.settled(|inner| Ok(Some(inner.now()))))
     }
 
-    fn change_of(
-        &self,
-        change: Change,
-        seen: Option<Arc<Snapshot>>,
-    ) -> BoxFuture<'_, Result<Revision, ChangeError>> {
+    fn change_of(&self, change: Change, seen: Option<Arc<Snapshot>>) -> BoxFuture<'_, Result<Revision, ChangeError>> {
         Box::pin(self.settled(move |inner| inner.change(&change, seen.as_deref())))
     }
 }

@@ -58,7 +58,7 @@ pub struct Flow {
     pub opener: Side,
     /// The other side.
     pub other: Side,
-    /// `opening`, `open`, `closing`.
+    /// `opening`, `open`, `closing`, `ended`.
     pub state: String,
     /// What allowed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
