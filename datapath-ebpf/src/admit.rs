@@ -104,7 +104,9 @@ pub fn admit(run: &mut Run, len: u32) -> Result<(), DropReason> {
         tried(run, epoch, ruling.passes());
     }
     if let Err(reason) = ruling.verdict() {
-        let revoked = stale.is_some_and(|entry| is_revoked(entry.get(), run, epoch));
+        // Without an entry for somebody it is not known what becomes of his flows.
+        let is_said = !matches!(reason, DropReason::PolicyAbsent);
+        let revoked = is_said && stale.is_some_and(|entry| is_revoked(entry.get(), run, epoch));
         return Err(if revoked { DropReason::PolicyRevoked } else { reason });
     }
     let opens = stale.is_none() && run.packet.may_open();

@@ -6,6 +6,7 @@ use super::lab::rules::END;
 use weft_common::flow::{Leg, State};
 use weft_common::id::{Identity, PeerId, RoleId};
 use weft_common::route::{Hop, Route};
+use weft_common::verdict::DropReason;
 use weft_tests::frame::decoded::{Decoded, Transport};
 use weft_tests::frame::flags::{ACK, RST};
 use weft_tests::frame::tunnel::Vxlan;
@@ -161,6 +162,36 @@ fn the_host_is_told_of_the_end_of_a_connection_too() {
         assert_only_reset(&container, 103);
         lab.assert_only_changed(&["a.drops.policy-revoked +1", "a.host>shop.drops +1", "a.rule-1.drops +1"]);
         lab.enforce(&[]);
+        lab.settle();
+    }
+}
+
+/// A host hears of a new role by the packets of who has it, before it hears of it by the cluster. Until then such packets
+/// do not pass, and nobody is told that it is over: it is not.
+#[test]
+fn a_role_that_is_not_known_here_yet_ends_no_connection() {
+    const NEW: RoleId = RoleId(77);
+
+    let mut lab = Lab::with_rules(&[RULE]);
+    for net in Net::ALL {
+        let unknown = Identity::new(SHOP, RoleId::UNKNOWN);
+        let route = Route { hop: Hop::peer(PeerId(At::A.number().into())), identity: unknown, ..Route::default() };
+        lab.tables(At::B).route((128, WEB.ip(net.inner).into()), route);
+        lab.over(net);
+        established(&mut lab, net);
+        let told = lab.watch(At::B, STORE.name);
+        let [web, store] = net.pair([WEB, STORE]);
+        let there = tcp(web, store).ports(40000, 5432).sequence(100).acknowledgment(8).payload(b"ask").ack();
+        let [a, b] = [At::A, At::B].map(|at| at.station(net.outer));
+        let wire = Vxlan::new(a, b, SHOP.0).group(NEW.0).wrap(&there);
+        for _ in 0..2 {
+            assert_eq!(lab.receives(At::B, &wire).dropped(), DropReason::PolicyAbsent);
+            // Nor after a change of something else.
+            lab.bump();
+        }
+        assert!(told.frames().is_empty());
+        lab.assert_only_changed(&["b.drops.policy-absent +2", "b.shop>blog.drops +2"]);
+        lab.delivers([WEB, STORE], &there);
         lab.settle();
     }
 }

@@ -15,6 +15,7 @@ use weft_common::{
     id::Epoch,
     policy::{Query, Rules, decide},
     route::{Endpoint, HopKind},
+    verdict::DropReason,
 };
 
 /// A frame for a local endpoint.
@@ -64,7 +65,8 @@ pub(super) fn fate<R: Rules>(rules: &R, epoch: Epoch, key: &FlowKey, flow: &Flow
     if is_current || flow.state >= State::Closing as u8 {
         return Fate::Stays;
     }
-    if decide(rules, epoch, &query(key, flow)).verdict.is_ok() {
+    // What another host's endpoint has come to be may be news to this one: it is waited for.
+    if matches!(decide(rules, epoch, &query(key, flow)).verdict, Ok(()) | Err(DropReason::PolicyAbsent)) {
         return Fate::Stays;
     }
     let mut frames = Vec::new();
@@ -144,7 +146,7 @@ mod tests {
     impl Rules for FirstRolesOnly {
         fn set(&self, key: &SetKey) -> Option<RuleSet> {
             let flags = if key.role == RoleId(1) { RuleSet::OPEN_APPS } else { 0 };
-            Some(RuleSet { id: 1, flags, until: 0 })
+            (key.role <= RoleId(2)).then_some(RuleSet { id: 1, flags, until: 0 })
         }
 
         fn peer_list(&self, _: &PeerKey) -> Option<u32> {
@@ -213,6 +215,14 @@ mod tests {
         // The program that hears him tells the other end once.
         assert_eq!(closing.state, State::Closing as u8);
         assert_eq!(told(&frames), [(7, 899, Tcp::ACK), (7, 900, Tcp::RST | Tcp::ACK)]);
+    }
+
+    #[test]
+    fn who_is_not_known_yet_keeps_his_flows() {
+        let (key, mut flow) = flow(Hop::peer(PeerId(3)), State::Open);
+        let server = flow.side.iter_mut().find(|side| side.identity == SERVER).unwrap();
+        server.identity = Identity::new(SERVER.app, RoleId(3));
+        assert_eq!(fate(&FirstRolesOnly, NOW, &key, &flow, 0), Fate::Stays);
     }
 
     #[test]
