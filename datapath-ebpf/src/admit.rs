@@ -87,7 +87,9 @@ pub fn admit(run: &mut Run, len: u32) -> Result<(), DropReason> {
     let entry = maps::flow(&run.packet.key);
     let stale = entry.filter(|entry| continues(entry.get(), run, epoch));
     let opener = stale.map_or(run.packet.leg, |entry| entry.get().opener());
-    if stale.is_none() {
+    if let Some(entry) = stale {
+        recall(entry.get(), run);
+    } else {
         // Nobody is taken to the outside for a peer: its own host does that.
         match (run.sender.hop.kind(), run.receiver.hop.kind(), run.receiver.identity.app) {
             (_, HopKind::Nowhere, _) => return Err(DropReason::NoRoute),
@@ -111,12 +113,6 @@ pub fn admit(run: &mut Run, len: u32) -> Result<(), DropReason> {
     }
     let opens = stale.is_none() && run.packet.may_open();
     pass(run, len, u64::from(opens));
-    if let Some(entry) = stale
-        && knows_better(entry.get(), run)
-    {
-        note(entry, run, len);
-        return Ok(());
-    }
     match stale {
         Some(entry) => run.flow = *entry.get(),
         None if opens => run.flow = Flow { created: run.now, ..Flow::default() },
@@ -159,14 +155,14 @@ fn continues(flow: &Flow, run: &Run, epoch: Epoch) -> bool {
     }
 }
 
-/// Whether the flow knows the role of the receiver, which its packets have told, where the route knows its app only.
-/// The packet passes, but its verdict is none for the epoch: the next packet of the receiver's asks with the role, and
-/// so does the daemon, which tells both ends if it is denied.
+/// Gives the receiver the role that its packets have told in the flow, where the route knows its app only: else a rule
+/// about it would end the flow with the receiver's next packet and not with this one, or never.
 #[inline(always)]
-fn knows_better(flow: &Flow, run: &Run) -> bool {
+fn recall(flow: &Flow, run: &mut Run) {
     let known = sides(flow, run.packet.leg).1.identity;
-    let found = run.receiver.identity;
-    found.role == RoleId::UNKNOWN && known.role != RoleId::UNKNOWN && known.app == found.app
+    if run.receiver.identity.role == RoleId::UNKNOWN && known.app == run.receiver.identity.app {
+        run.receiver.identity = known;
+    }
 }
 
 /// Whether what is denied belongs to a flow that was allowed and has changed: of another epoch, at its end, or with

@@ -113,11 +113,14 @@ fn onward(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Result<(), DropReason>
     skb.put(0, Ether { dst: dst.bytes(), ..*ether })
 }
 
-/// Makes the packet into a reset for its receiver on a peer.
+/// Makes the packet into a reset for its receiver on a peer. It is told who the sender was when the connection was allowed:
+/// of what he is now the peer may know nothing yet, and would not let it pass.
 #[inline(never)]
 fn to_peer(skb: &mut Skb, run: &mut Run, ether: &Ether) -> Outcome {
     let Some(entry) = maps::flow(&run.packet.key) else { return Ok(()) };
-    run.ending.onward(&run.packet, entry.get());
+    let flow = entry.get();
+    run.ending.onward(&run.packet, flow);
+    run.sender.identity = flow.side[run.packet.leg.index()].identity;
     reset(skb, run, ether, Ether::LEN)?;
     forward::to_peer(skb, run, ether)
 }

@@ -115,7 +115,8 @@ fn connections_that_only_an_old_role_allowed_end_at_both_ends() {
     let streams = servers.each_ref().map(|to| Stream::listen(&to.netns, to.at(9001)).connect_from(&web.netns, SOON));
     let mut silent = servers.each_ref().map(|server| silent(&web, server, server.at(9002)));
     assert!(streams.iter().all(|stream| stream.flows_within(SOON)));
-    cluster.weft(0, &["label", "shop/a1", "role=db"]);
+    // A role that nobody had before.
+    cluster.weft(0, &["label", "shop/a1", "role=other"]);
     for stream in &streams {
         let (client, server) = stream.deaths_within(ON_TIME);
         assert_eq!((client.cause, server.cause), (Cause::Reset, Cause::Reset));

@@ -36,8 +36,8 @@ pub(super) enum Fate {
     Expired,
     /// Policy denies it.
     Revoked {
-        /// What its entry becomes, before the frames are sent: programs look at it for what they cause.
-        flow: Flow,
+        /// What state its entry gets, before the frames are sent: programs look at it for what they cause.
+        state: State,
         /// What its ends on this host are told, in order.
         frames: Vec<Frame>,
     },
@@ -79,8 +79,7 @@ pub(super) fn fate<R: Rules>(rules: &R, epoch: Epoch, key: &FlowKey, flow: &Flow
         frames.push(frame(key, flow, leg, Tcp::RST | Tcp::ACK));
     }
     let all_here = is_here(Leg::A) && is_here(Leg::B);
-    let state = if all_here { State::Ended } else { State::Closing };
-    Fate::Revoked { flow: Flow { state: state as u8, ..*flow }, frames }
+    Fate::Revoked { state: if all_here { State::Ended } else { State::Closing }, frames }
 }
 
 /// What policy is asked of a flow.
@@ -196,10 +195,10 @@ mod tests {
     fn what_an_endpoint_is_now_decides_and_not_what_it_was() {
         let (key, open) = flow(Hop::local(8), State::Open);
         assert_eq!(fate(&FirstRolesOnly, NOW, &key, &open, 0), Fate::Stays);
-        let Fate::Revoked { flow: ended, frames } = fate(&FirstRolesOnly, NOW, &key, &changed(&key, open), 0) else {
+        let Fate::Revoked { state, frames } = fate(&FirstRolesOnly, NOW, &key, &changed(&key, open), 0) else {
             panic!("the client may not any more")
         };
-        assert_eq!((ended.state, ended.epoch), (State::Ended as u8, Epoch(3)));
+        assert_eq!(state, State::Ended);
         let reset = Tcp::RST | Tcp::ACK;
         let mut told = told(&frames);
         told.sort_unstable();
@@ -209,11 +208,11 @@ mod tests {
     #[test]
     fn who_has_the_other_end_elsewhere_is_made_to_speak_before_he_is_reset() {
         let (key, open) = flow(Hop::peer(PeerId(3)), State::Open);
-        let Fate::Revoked { flow: closing, frames } = fate(&FirstRolesOnly, NOW, &key, &changed(&key, open), 0) else {
+        let Fate::Revoked { state, frames } = fate(&FirstRolesOnly, NOW, &key, &changed(&key, open), 0) else {
             panic!("the client may not any more")
         };
         // The program that hears him tells the other end once.
-        assert_eq!(closing.state, State::Closing as u8);
+        assert_eq!(state, State::Closing);
         assert_eq!(told(&frames), [(7, 899, Tcp::ACK), (7, 900, Tcp::RST | Tcp::ACK)]);
     }
 

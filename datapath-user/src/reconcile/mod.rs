@@ -23,7 +23,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use tokio::sync::watch;
-use weft_common::table;
+use weft_common::{flow::Flow, table};
 
 use crate::kernel::{
     attach::{Attacher, Change, Order, Place},
@@ -495,12 +495,13 @@ impl Reconciler {
         let (epoch, now) = (self.tables.epoch(), config::now());
         let rules = self.running.policy.at(config::since_boot());
         for (key, flow) in entries {
-            let flow = flows::as_of_now(&self.running.endpoints, &key, flow);
-            match flows::fate(&rules, epoch, &key, &flow, now) {
+            let as_of_now = flows::as_of_now(&self.running.endpoints, &key, flow);
+            match flows::fate(&rules, epoch, &key, &as_of_now, now) {
                 Fate::Stays => {}
                 Fate::Expired => pass.failures.extend(self.flows.delete(&key).err().map(|error| error.to_string())),
-                Fate::Revoked { flow, frames } => {
+                Fate::Revoked { state, frames } => {
                     self.status.revoked += 1;
+                    let flow = Flow { state: state as u8, ..flow };
                     pass.failures.extend(self.flows.put(&key, &flow).err().map(|error| error.to_string()));
                     for frame in frames {
                         if let Err(error) = self.injector.send(frame.link, &frame.bytes) {
