@@ -11,7 +11,7 @@ mod rig;
 pub(crate) mod rules;
 pub(crate) mod state;
 
-use aya::maps::PerCpuValues;
+use aya::maps::{MapError, PerCpuValues};
 use cast::{APPS, At, MEMBERS, Member, Net, address, octet};
 use event::Event;
 use machine::{Context, Machine, Program, Run, Tables};
@@ -22,6 +22,7 @@ use state::{Changes, State};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::thread;
+use std::time::Duration;
 use weft_common::addr::{Ip, Mac};
 use weft_common::flow::Flow;
 use weft_common::group::{self, MemberKey};
@@ -32,6 +33,7 @@ use weft_common::tunnel::{PORT, Peer};
 use weft_common::verdict::DropReason;
 use weft_tests::frame::Frame;
 use weft_tests::underlay::Family;
+use weft_tests::wait::some_within;
 use weft_tests::wire::Capture;
 
 /// Two hosts with programs, and a third one that only the tables know.
@@ -44,6 +46,8 @@ pub(crate) struct Lab {
     /// What the story has accounted for.
     accounted: [State; 2],
 }
+
+const SOON: Duration = Duration::from_secs(5);
 
 /// Largest packet on the underlay.
 pub(crate) const UNDERLAY_MTU: u32 = 1500;
@@ -403,8 +407,15 @@ impl Lab {
         let table = &mut self.tables(at).traffic;
         let cpus = aya::util::nr_cpus().expect("count the CPUs");
         for account in accounts {
-            let nothing = PerCpuValues::try_from(vec![Counts::default(); cpus]).expect("a value per CPU");
-            table.insert(account, nothing, 0).expect("open an account");
+            // The kernel makes elements ahead, behind our back: for a moment there may be none.
+            let opened = some_within(SOON, || {
+                let nothing = PerCpuValues::try_from(vec![Counts::default(); cpus]).expect("a value per CPU");
+                match table.insert(account, nothing, 0) {
+                    Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOMEM) => None,
+                    done => Some(done),
+                }
+            });
+            opened.expect("the kernel has no memory").expect("open an account");
         }
     }
 
