@@ -156,11 +156,13 @@ fn continues(flow: &Flow, run: &Run, epoch: Epoch) -> bool {
 }
 
 /// Gives the receiver the role that its packets have told in the flow, where the route knows its app only: else a rule
-/// about it would end the flow with the receiver's next packet and not with this one, or never.
+/// about it would end the flow with the receiver's next packet and not with this one, or never. Of TCP only: there who gets
+/// another role tells it at once, by what he acknowledges, and others may have said nothing since.
 #[inline(always)]
 fn recall(flow: &Flow, run: &mut Run) {
     let known = sides(flow, run.packet.leg).1.identity;
-    if run.receiver.identity.role == RoleId::UNKNOWN && known.app == run.receiver.identity.app {
+    let is_tcp = run.packet.protocol == protocol::TCP;
+    if is_tcp && run.receiver.identity.role == RoleId::UNKNOWN && known.app == run.receiver.identity.app {
         run.receiver.identity = known;
     }
 }

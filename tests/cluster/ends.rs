@@ -1,11 +1,12 @@
 //! Rules that end do so on time, whoever else is alive by then; and what only an old role allowed ends with it.
 
-use std::io::{ErrorKind, Read as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, SystemTime};
 
 use weft_tests::traffic::{Outcome, prober::Prober, stream::Cause, stream::Stream, tcp::tcp_connect, udp::UdpEcho};
 use weft_tests::underlay::Family;
+use weft_tests::wait::eventually;
 
 use super::{Cluster, Container, READY, SILENCE, SOON, segment::wait_for_rule};
 
@@ -126,6 +127,29 @@ fn connections_that_only_an_old_role_allowed_end_at_both_ends() {
         let error = end.read(&mut [0]).expect_err("nobody has closed it");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
     }
+}
+
+/// The server's host hears of the client's new role though nothing is sent, and does not end for the old one what is allowed.
+#[test]
+fn a_silent_connection_is_that_of_the_new_role_on_both_hosts() {
+    let cluster = Cluster::of(2, Family::V4);
+    let web = cluster.container(0, "a1", "shop/web");
+    let db = cluster.container(1, "b2", "blog/db");
+    cluster.weft(0, &["allow", "shop -> blog/db tcp"]);
+    wait_for_rule(&cluster, 1);
+    let (mut client, mut server) = silent(&web, &db, db.at(9002));
+    cluster.weft(0, &["label", "shop/a1", "role=db"]);
+    let is_told = |host: usize| {
+        let flows = cluster.weft(host, &["flows"]);
+        let of_it = |flow: &&serde_json::Value| flow["other"]["port"] == 9002;
+        flows["flows"].as_array().unwrap().iter().find(of_it).is_some_and(|flow| flow["opener"]["role"] == "db")
+    };
+    eventually(SOON, || is_told(0) && is_told(1));
+    cluster.weft(0, &["deny", "shop/web -> blog/db precedence 2000"]);
+    wait_for_rule(&cluster, 2);
+    client.write_all(b"still here").unwrap();
+    server.set_read_timeout(Some(SOON)).unwrap();
+    server.read_exact(&mut [0; 10]).unwrap();
 }
 
 /// A connection on which nothing is sent.

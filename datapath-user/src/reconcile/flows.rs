@@ -55,6 +55,16 @@ pub(super) fn as_of_now(endpoints: &BTreeMap<u32, Endpoint>, key: &FlowKey, mut 
     flow
 }
 
+/// What makes an end here that is another than its flow knows, as it is `as_of_now`, tell it to the host of the other end:
+/// that host knows of it by packets alone, and decides by it what becomes of the flow.
+pub(super) fn tell(key: &FlowKey, flow: &Flow, as_of_now: &Flow) -> Option<Frame> {
+    let is_open = key.protocol == protocol::TCP && flow.state == State::Open as u8;
+    let is_news = |leg: &Leg| flow.side[leg.index()] != as_of_now.side[leg.index()];
+    let leg = [Leg::A, Leg::B].into_iter().find(is_news).filter(|_| is_open)?;
+    let other = flow.side[leg.other().index()].hop;
+    (other.kind() == HopKind::Peer).then(|| frame(key, flow, leg, Tcp::ACK))
+}
+
 /// What becomes of a flow under the rules of `epoch`.
 pub(super) fn fate<R: Rules>(rules: &R, epoch: Epoch, key: &FlowKey, flow: &Flow, now: u64) -> Fate {
     if flow.is_expired(key.protocol, now) {
@@ -214,6 +224,19 @@ mod tests {
         // The program that hears him tells the other end once.
         assert_eq!(state, State::Closing);
         assert_eq!(told(&frames), [(7, 899, Tcp::ACK), (7, 900, Tcp::RST | Tcp::ACK)]);
+    }
+
+    #[test]
+    fn who_is_another_now_tells_it_by_the_flows_that_he_keeps() {
+        let elsewhere = Hop::peer(PeerId(3));
+        let (key, open) = flow(elsewhere, State::Open);
+        let news = tell(&key, &open, &changed(&key, open));
+        assert_eq!(told(&Vec::from_iter(news)), [(7, 899, Tcp::ACK)]);
+        assert_eq!(tell(&key, &open, &open), None);
+        for (server, state) in [(elsewhere, State::Closing), (Hop::local(8), State::Open), (Hop::HOST, State::Open)] {
+            let (key, flow) = flow(server, state);
+            assert_eq!(tell(&key, &flow, &changed(&key, flow)), None, "{server:?} {state:?}");
+        }
     }
 
     #[test]

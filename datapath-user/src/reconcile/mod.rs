@@ -53,7 +53,7 @@ use crate::status::{Board, EndpointState, Status};
 
 use accounts::Accounts;
 use devices::{Devices, Made, net};
-use flows::Fate;
+use flows::{Fate, Frame};
 use reset::Cleared;
 use switches::Switches;
 use tables::{Applied, Look, Tables};
@@ -496,18 +496,22 @@ impl Reconciler {
         let rules = self.running.policy.at(config::since_boot());
         for (key, flow) in entries {
             let as_of_now = flows::as_of_now(&self.running.endpoints, &key, flow);
-            match flows::fate(&rules, epoch, &key, &as_of_now, now) {
-                Fate::Stays => {}
-                Fate::Expired => pass.failures.extend(self.flows.delete(&key).err().map(|error| error.to_string())),
+            let frames = match flows::fate(&rules, epoch, &key, &as_of_now, now) {
+                Fate::Stays => Vec::from_iter(flows::tell(&key, &flow, &as_of_now)),
+                Fate::Expired => {
+                    pass.failures.extend(self.flows.delete(&key).err().map(|error| error.to_string()));
+                    Vec::new()
+                }
                 Fate::Revoked { state, frames } => {
                     self.status.revoked += 1;
                     let flow = Flow { state: state as u8, ..flow };
                     pass.failures.extend(self.flows.put(&key, &flow).err().map(|error| error.to_string()));
-                    for frame in frames {
-                        if let Err(error) = self.injector.send(frame.link, &frame.bytes) {
-                            tracing::debug!("end a flow at link {}: {error}", frame.link);
-                        }
-                    }
+                    frames
+                }
+            };
+            for Frame { link, bytes } in frames {
+                if let Err(error) = self.injector.send(link, &bytes) {
+                    tracing::debug!("speak to an end of a flow at link {link}: {error}");
                 }
             }
         }
