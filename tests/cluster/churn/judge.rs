@@ -1,8 +1,8 @@
 //! Whether what became of a datagram is what one of the states that were in force says.
 //!
 //! Hosts are not in lockstep: from the moment a change is asked for until both hosts have it in force, the sender's
-//! side of a verdict may be of the state before or after it, and so may the receiver's, each for itself. What all of
-//! these agree on has to happen all the same. Outside of such a time there is one state, and no excuse.
+//! side of a verdict may be of the state before or after it, and so may the receiver's, each for itself ([`State::mixed`]).
+//! What all of these agree on has to happen all the same. Outside of such a time there is one state, and no excuse.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -21,6 +21,8 @@ pub(super) struct Judge {
     ways: Vec<Way>,
     /// For each state its verdicts, one for each way.
     states: Vec<Vec<Verdict>>,
+    /// What may be in force somewhere now, in order.
+    unsettled: Vec<State>,
     /// In order of time; each lasts until the next.
     spans: Vec<Span>,
     pub(super) tally: Tally,
@@ -61,20 +63,24 @@ pub(super) enum Wrong {
 impl Judge {
     pub(super) fn new(ways: &[Way], state: &State) -> Self {
         let span = Span { from: Instant::now(), states: vec![0], busy: BTreeSet::new() };
-        Self { ways: ways.to_vec(), states: vec![verdicts(ways, state)], spans: vec![span], tally: Tally::default() }
+        let (states, unsettled) = (vec![verdicts(ways, state)], vec![state.clone()]);
+        Self { ways: ways.to_vec(), states, unsettled, spans: vec![span], tally: Tally::default() }
     }
 
     /// A change is about to be asked for. It may be in force from now on.
     pub(super) fn begins(&mut self, after: &State, busy: Option<usize>) {
-        self.states.push(verdicts(&self.ways, after));
+        self.unsettled.push(after.clone());
+        let first = self.states.len();
+        self.states.extend(State::mixed(&self.unsettled).iter().map(|state| verdicts(&self.ways, state)));
+        let states = (first..self.states.len()).collect();
         let last = self.spans.last().expect("there is always a span");
-        let states = last.states.iter().copied().chain([self.states.len() - 1]).collect();
         let busy = last.busy.iter().copied().chain(busy).collect();
         self.spans.push(Span { from: Instant::now(), states, busy });
     }
 
     /// Everything that was asked for is in force everywhere. What these send and get may still be lost.
     pub(super) fn settled(&mut self, busy: BTreeSet<usize>) {
+        self.unsettled.drain(..self.unsettled.len() - 1);
         let states = vec![self.states.len() - 1];
         self.spans.push(Span { from: Instant::now(), states, busy });
     }
@@ -208,6 +214,23 @@ mod tests {
         assert_eq!([0, 1].map(|times| judge.judge(0, &probe(times), false)), [Ok(()); 2]);
         judge.settled(BTreeSet::new());
         assert_eq!(judge.judge(0, &probe(0), false), Err(Wrong::Lost));
+    }
+
+    #[test]
+    fn who_somebody_is_now_may_be_decided_on_by_the_rules_before() {
+        // The inside of shop is closed, and then the sender comes: the receiver's host may not have heard of the first.
+        let [mut first, mut second] = [Gate::Open, Gate::Closed].map(inside);
+        for state in [&mut first, &mut second] {
+            state.endpoints[0].attached = false;
+        }
+        let third = inside(Gate::Closed);
+        let mut judge = Judge::new(&[A1_TO_A2], &first);
+        judge.begins(&second, None);
+        assert_eq!(judge.judge(0, &probe(1), false), Err(Wrong::Came));
+        judge.begins(&third, Some(0));
+        assert_eq!([0, 1].map(|times| judge.judge(0, &probe(times), false)), [Ok(()); 2]);
+        judge.settled(BTreeSet::new());
+        assert_eq!(judge.judge(0, &probe(1), false), Err(Wrong::Came));
     }
 
     #[test]

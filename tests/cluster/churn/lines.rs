@@ -33,6 +33,7 @@ pub(super) struct Lines {
 impl Lines {
     /// Looks at all after these states, of which the last is in force, were or may have been. Says what was wrong.
     pub(super) fn look(&mut self, cast: &[Container], states: &[State]) -> Result<(), String> {
+        let mixed = State::mixed(states);
         for (line, &(from, to, v6, port)) in self.open.iter_mut().zip(&ENDS) {
             let packet = Packet { from, to, v6, protocol: Protocol::Tcp, port };
             let passes = |state: &State| {
@@ -42,7 +43,7 @@ impl Lines {
             let is_allowed = passes(states.last().expect("some state is in force"));
             if let Some(stream) = line.take() {
                 let flows = || stream.flows_within(SOON) && deaths(&stream) == (None, None);
-                if states.iter().all(passes) {
+                if mixed.iter().all(passes) {
                     if !flows() {
                         return Err(format!("the connection {packet:?} stands still: {:?}", deaths(&stream)));
                     }

@@ -154,6 +154,17 @@ pub(super) struct Verdict {
 
 impl State {
     /// What is said of a packet. Who is not attached neither sends nor receives.
+    /// What a side of a verdict may be of while these take each other's place, in order. Who an endpoint is its own host knows
+    /// and its packets tell, so of a state there may be the endpoints where the rules are still those of an earlier one.
+    pub(super) fn mixed(states: &[Self]) -> Vec<Self> {
+        let of = |(at, rules): (usize, &Self)| {
+            let later = states[at + 1..].iter().filter(|later| later.endpoints != rules.endpoints);
+            let mixed = later.map(|later| Self { endpoints: later.endpoints.clone(), ..rules.clone() });
+            [rules.clone()].into_iter().chain(mixed).collect::<Vec<_>>()
+        };
+        states.iter().enumerate().flat_map(of).collect()
+    }
+
     pub(super) fn verdict(&self, packet: Packet) -> Verdict {
         let side = |of: usize, direction| self.endpoints[of].attached && self.passes(packet, direction);
         Verdict { out: side(packet.from, Direction::Egress), into: side(packet.to, Direction::Ingress) }
