@@ -25,6 +25,13 @@ fn established(lab: &mut Lab, net: Net) {
     lab.settle();
 }
 
+/// Host b knows of shop's web where it is and which app it is of, and its role by its packets alone.
+fn forget_role(lab: &mut Lab, net: Net) {
+    let unknown = Identity::new(SHOP, RoleId::UNKNOWN);
+    let route = Route { hop: Hop::peer(PeerId(At::A.number().into())), identity: unknown, ..Route::default() };
+    lab.tables(At::B).route((128, WEB.ip(net.inner).into()), route);
+}
+
 #[test]
 fn an_epoch_that_changes_nothing_is_not_noticed() {
     let mut lab = Lab::with_rules(&[RULE]);
@@ -204,9 +211,7 @@ fn a_role_that_is_not_known_here_yet_ends_no_connection() {
 
     let mut lab = Lab::with_rules(&[RULE]);
     for net in Net::ALL {
-        let unknown = Identity::new(SHOP, RoleId::UNKNOWN);
-        let route = Route { hop: Hop::peer(PeerId(At::A.number().into())), identity: unknown, ..Route::default() };
-        lab.tables(At::B).route((128, WEB.ip(net.inner).into()), route);
+        forget_role(&mut lab, net);
         lab.over(net);
         established(&mut lab, net);
         let told = lab.watch(At::B, STORE.name);
@@ -253,9 +258,7 @@ fn segments(seen: &Capture) -> Vec<Decoded> {
 fn what_a_flow_knows_of_a_role_decides_where_nothing_else_knows_it() {
     let mut lab = Lab::with_rules(&[RULE]);
     for net in Net::ALL {
-        let unknown = Identity::new(SHOP, RoleId::UNKNOWN);
-        let route = Route { hop: Hop::peer(PeerId(At::A.number().into())), identity: unknown, ..Route::default() };
-        lab.tables(At::B).route((128, WEB.ip(net.inner).into()), route);
+        forget_role(&mut lab, net);
         lab.over(net);
         established(&mut lab, net);
         let [store, web] = net.pair([STORE, WEB]);
@@ -272,6 +275,24 @@ fn what_a_flow_knows_of_a_role_decides_where_nothing_else_knows_it() {
         lab.assert_only_changed(&["b.drops.policy-revoked +1", "b.blog>shop.drops +1", "b.rule-1.drops +1"]);
         lab.enforce(&[RULE]);
         lab.settle();
+    }
+}
+
+/// Of datagrams whoever got another role may have said nothing since: his own host decides.
+#[test]
+fn what_a_flow_of_datagrams_knew_of_a_role_does_not_decide() {
+    let mut lab = Lab::with_rules(&[RULE]);
+    for net in Net::ALL {
+        forget_role(&mut lab, net);
+        lab.over(net);
+        let [web, store] = net.pair([WEB, STORE]);
+        lab.delivers([WEB, STORE], &udp(web, store).ports(40000, 53).frame());
+        lab.settle();
+        lab.enforce_on(At::B, &["deny shop/web -> blog/db precedence 2000", "allow shop -> blog/db"]);
+        let [store, web] = net.pair([STORE, WEB]);
+        lab.delivers([STORE, WEB], &udp(store, web).ports(53, 40000).frame());
+        lab.settle();
+        lab.enforce(&[RULE]);
     }
 }
 

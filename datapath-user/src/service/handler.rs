@@ -123,8 +123,12 @@ impl Handler for Service {
         if let Some(until) = request.rule.until.filter(|until| until.time() <= SystemTime::now()) {
             return Err(Refusal::invalid(format!("the rule would have ended already, at {until}")));
         }
-        let was_there = self.store.latest().await?.cluster.rules.iter().any(|old| old.says_same(&request.rule));
-        let revision = self.change(Change::AddRule(request.rule.clone())).await?;
+        let rule = request.rule.clone();
+        let make = move |cluster: &Cluster| {
+            let was_there = cluster.rules.iter().any(|old| old.says_same(&rule));
+            Ok((Change::AddRule(rule.clone()), was_there))
+        };
+        let (revision, was_there) = self.change_by(make).await?;
         let in_force = self.reached(revision).await;
         Ok(RuleChange {
             rule: self.shown(&request.rule),

@@ -315,7 +315,7 @@ conformance! {
         assert!(matches!(lab.change(Change::Release(key("shop/b"))).await, Err(ChangeError::InUse(_))));
     }
 
-async fn what_was_decided_by_what_is_gone_is_not_made(lab: Lab) {
+    async fn what_was_decided_by_what_is_gone_is_not_made(lab: Lab) {
         let seen = lab.now();
         lab.change(Change::Reserve(key("shop/d"), ["10.1.1.9".parse().unwrap()].into_iter().collect())).await.unwrap();
         let decided = |port: u16| Change::AddRule(rule(&format!("allow host -> blog tcp/{port}")));
@@ -328,7 +328,7 @@ async fn what_was_decided_by_what_is_gone_is_not_made(lab: Lab) {
         assert_eq!(lab.rules().len(), 4);
     }
 
-        async fn who_watches_sees_the_change(lab: Lab) {
+    async fn who_watches_sees_the_change(lab: Lab) {
         let mut watch = lab.store.watch();
         watch.mark_unchanged();
         lab.change(Change::AddRule(rule("allow host -> blog"))).await.unwrap();

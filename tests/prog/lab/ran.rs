@@ -86,10 +86,7 @@ impl Ran {
     #[track_caller]
     pub(crate) fn ends_at(&self, peer: At) -> Frame {
         assert!(self.action == Action::Redirect && self.reason() == Some(DropReason::PolicyRevoked), "{self}");
-        let read = self.output.decode();
-        let ends = [self.at, peer].map(|at| at.station(self.outer).ip);
-        assert_eq!([read.ip().src, read.ip().dst], ends, "not to host {}: {self}", peer.name());
-        assert_eq!(read.tunnel().header[1], 0, "{self}");
+        self.assert_tunnelled_to(peer);
         self.output.clone()
     }
 
@@ -121,10 +118,7 @@ impl Ran {
     #[track_caller]
     pub(crate) fn leaves_for(&self, peer: At) -> Frame {
         self.assert_redirected();
-        let read = self.output.decode();
-        let ends = [self.at, peer].map(|at| at.station(self.outer).ip);
-        assert_eq!([read.ip().src, read.ip().dst], ends, "not to host {}: {self}", peer.name());
-        assert_eq!(read.tunnel().header[1], 0, "{self}");
+        self.assert_tunnelled_to(peer);
         if let Some(hop) = self.hop() {
             assert_eq!(hop, Hop::peer(PeerId(peer.number().into())), "not to host {}: {self}", peer.name());
         }
@@ -162,6 +156,14 @@ impl Ran {
         assert!(padding.is_empty() || may_pad && padding.iter().all(|byte| *byte == 0), "longer than sent: {self}");
         assert_eq!(frame.len(), length, "shorter than sent: {self}");
         Frame::from_bytes(frame)
+    }
+
+    #[track_caller]
+    fn assert_tunnelled_to(&self, peer: At) {
+        let read = self.output.decode();
+        let ends = [self.at, peer].map(|at| at.station(self.outer).ip);
+        assert_eq!([read.ip().src, read.ip().dst], ends, "not to host {}: {self}", peer.name());
+        assert_eq!(read.tunnel().header[1], 0, "{self}");
     }
 
     #[track_caller]
