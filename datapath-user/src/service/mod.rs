@@ -3,6 +3,7 @@
 
 mod accounts;
 mod attach;
+mod changes;
 mod contacts;
 mod doctor;
 mod handler;

@@ -1,6 +1,6 @@
 //! Policies as manifests, and which of them this host enforces.
 
-use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
+use std::{collections::BTreeSet, sync::Arc};
 
 use weft_common::{id::Epoch, policy::SetKey, table};
 
@@ -13,33 +13,28 @@ use crate::front::api::{
         },
         rules::HostRevision,
     },
-    refusal::{Kind, Refusal},
+    refusal::Refusal,
 };
 use crate::intent;
 use crate::kernel::{
-    config::{self, ConfigCell},
+    config::ConfigCell,
     pins::Pins,
     tables::{Keyed as _, Map, Trie},
 };
-use crate::model::{
-    cluster::{Cluster, Revision},
-    name::HostName,
-};
+use crate::model::cluster::Cluster;
 use crate::plan::{
-    NodePlan,
     digest::Digest,
-    foresee,
     rules::{Policy, Read},
 };
 use crate::store::{
-    ChangeError, Snapshot,
-    change::{self, Change, SetPolicies},
+    Snapshot,
+    change::{Change, SetPolicies},
 };
 
-use super::Service;
-
-/// How often other hosts may be faster.
-const ATTEMPTS: usize = 20;
+use super::{
+    Service,
+    changes::{Admission, blocking},
+};
 
 /// The digest of what was asked for last: it is asked for more often than it changes.
 #[derive(Debug, Default)]
@@ -136,45 +131,11 @@ impl Service {
         cluster.hosts.keys().map(of).collect()
     }
 
-    /// Makes any other change, if it fits into the tables and what is expected holds afterwards.
-    pub(super) async fn change(&self, change: Change) -> Result<Revision, Refusal> {
-        match Concern::of(&change) {
-            Concern::Nothing => Ok(self.store.change(change).await?),
-            Concern::Endpoint if foresee::has_room(&self.plan()) => Ok(self.store.change(change).await?),
-            Concern::Endpoint | Concern::Policy => {
-                let (revision, ()) = self.change_by(move |_| Ok((change.clone(), ()))).await?;
-                Ok(revision)
-            }
-        }
-    }
-
-    /// As `change`, for one that depends on what is there.
-    pub(super) async fn change_by<T: Send + 'static>(
-        &self,
-        make: impl Fn(&Cluster) -> Result<(Change, T), Refusal> + Send + Sync + 'static,
-    ) -> Result<(Revision, T), Refusal> {
-        let (host, admission) = (self.host.clone(), self.admission());
-        let decide = move |seen: &Snapshot| {
-            let before = &seen.cluster;
-            let (change, told) = make(before)?;
-            // What the store refuses it refuses in its own words.
-            let Ok(next) = change::apply(before, &change, &host, seen.revision) else { return Ok((change, told)) };
-            if Concern::of(&change) == Concern::Policy {
-                intent::kept(before, &next, |_| false)?;
-                admission.of_policy(before, &next)?;
-            }
-            admission.of_placement(before, &next)?;
-            Ok((change, told))
-        };
-        self.decided(decide).await
-    }
-
     async fn set_policies(
         &self,
         make: impl Fn(&Cluster) -> SetPolicies + Send + Sync + 'static,
     ) -> Result<PolicyChange, Refusal> {
-        let admission = self.admission();
-        let decide = move |seen: &Snapshot| {
+        let decide = move |seen: &Snapshot, admission: &Admission| {
             let (before, asked) = (&seen.cluster, make(&seen.cluster));
             let (next, expectations) = intent::preview(before, &asked)?;
             admission.of_policy(before, &next)?;
@@ -185,77 +146,6 @@ impl Service {
         let (revision, (parts, expectations)) = self.decided(decide).await?;
         let in_force = self.reached(revision).await;
         Ok(PolicyChange { parts, expectations, revision: revision.0, in_force, hosts: Vec::new() })
-    }
-
-    /// Makes the change that is decided by what is there: anew where another host was faster with its own.
-    async fn decided<T: Send + 'static>(
-        &self,
-        decide: impl Fn(&Snapshot) -> Result<(Change, T), Refusal> + Send + Sync + 'static,
-    ) -> Result<(Revision, T), Refusal> {
-        let decide = Arc::new(decide);
-        let _turn = self.changing.lock().await;
-        for _ in 0..ATTEMPTS {
-            let seen = self.store.latest().await?;
-            let (decide, of) = (Arc::clone(&decide), Arc::clone(&seen));
-            let (change, told) = blocking(move || decide(&of)).await?;
-            match self.store.change_of(change, Some(seen)).await {
-                Err(ChangeError::Overtaken) => tracing::debug!("decide a change anew: another host was faster"),
-                done => return Ok((done?, told)),
-            }
-        }
-        Err(ChangeError::Overtaken.into())
-    }
-
-    fn admission(&self) -> Admission {
-        Admission { host: self.host.clone(), running: self.plan() }
-    }
-}
-
-/// What a change has to do with.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Concern {
-    /// What expectations speak of, and what tables hold of it.
-    Policy,
-    /// One endpoint more, or another.
-    Endpoint,
-    /// What takes nothing, and is never refused.
-    Nothing,
-}
-
-impl Concern {
-    fn of(change: &Change) -> Self {
-        match change {
-            Change::AddRule(_)
-            | Change::RemoveRule(_)
-            | Change::AddApp(..)
-            | Change::SetApp(..)
-            | Change::AddRole(..)
-            | Change::RemoveApp(_)
-            | Change::SetPolicies(_)
-            | Change::Promote(_) => Self::Policy,
-            Change::PutEndpoint(_) => Self::Endpoint,
-            Change::RemoveEndpoint(_) | Change::EndpointGone(..) | Change::Reserve(..) | Change::Release(_) => {
-                Self::Nothing
-            }
-        }
-    }
-}
-
-/// Asks, before the store has a change, whether this host's tables could have what it comes to.
-struct Admission {
-    host: HostName,
-    running: Arc<NodePlan>,
-}
-
-impl Admission {
-    fn of_policy(&self, before: &Cluster, next: &Cluster) -> Result<(), Refusal> {
-        let utc = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let clock = foresee::clock(&self.running, utc, config::since_boot());
-        intent::admit(before, next, |cluster| foresee::policy_fits(cluster, clock, &self.running))
-    }
-
-    fn of_placement(&self, before: &Cluster, next: &Cluster) -> Result<(), Refusal> {
-        intent::admit(before, next, |cluster| foresee::placement_fits(cluster, &self.host, &self.running))
     }
 }
 
@@ -270,10 +160,4 @@ fn in_kernel(pins: &Pins) -> anyhow::Result<Read> {
         prefix_lists: Trie::<table::PrefixLists>::open(pins)?.entries()?,
         rules: Trie::<table::RuleLists>::open(pins)?.entries()?,
     })
-}
-
-/// Does what may take a second where nobody waits for the thread.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
-    let failed = |_| Refusal::new(Kind::Internal, "the daemon failed at this request: see its log");
-    tokio::task::spawn_blocking(work).await.map_err(failed)?
 }
