@@ -141,8 +141,9 @@ fn interfaces(host: &Netns) -> Vec<String> {
 pub(super) fn wait_for_rule(cluster: &Cluster, rules: usize) {
     for host in 0..cluster.hosts.len() {
         weft_tests::wait::eventually(SOON, || {
-            let status = cluster.weft(host, &["status"]);
+            // In this order: what is in force then has the rules that were listed.
             let list = cluster.weft(host, &["policy", "ls"]);
+            let status = cluster.weft(host, &["status"]);
             status["in_force"] == status["revision"] && list["rules"].as_array().is_some_and(|list| list.len() == rules)
         });
     }
