@@ -7,6 +7,7 @@
 mod accounts;
 mod answer;
 mod differential;
+mod ends;
 mod flow;
 mod fragment;
 mod guard;
