@@ -75,6 +75,9 @@ impl RoleId {
 }
 
 impl Epoch {
+    /// Never in force: what carries it is decided on anew.
+    pub const NONE: Self = Self(0);
+
     /// Which half of the rule sets is in force: 0 or 1.
     pub const fn slot(self) -> u8 {
         (self.0 & 1) as u8

@@ -106,10 +106,14 @@ pub fn admit(run: &mut Run, len: u32) -> Result<(), DropReason> {
         tried(run, epoch, ruling.passes());
     }
     if let Err(reason) = ruling.verdict() {
-        // Without an entry for somebody it is not known what becomes of his flows.
-        let is_said = !matches!(reason, DropReason::PolicyAbsent);
-        let revoked = is_said && stale.is_some_and(|entry| is_revoked(entry.get(), run, epoch));
-        return Err(if revoked { DropReason::PolicyRevoked } else { reason });
+        return Err(match stale {
+            Some(entry) if matches!(reason, DropReason::PolicyAbsent) => {
+                learn(entry.get(), run);
+                reason
+            }
+            Some(entry) if is_revoked(entry.get(), run, epoch) => DropReason::PolicyRevoked,
+            _ => reason,
+        });
     }
     let opens = stale.is_none() && run.packet.may_open();
     pass(run, len, u64::from(opens));
@@ -164,6 +168,19 @@ fn recall(flow: &Flow, run: &mut Run) {
     let is_tcp = run.packet.protocol == protocol::TCP;
     if is_tcp && run.receiver.identity.role == RoleId::UNKNOWN && known.app == run.receiver.identity.app {
         run.receiver.identity = known;
+    }
+}
+
+/// Remembers in the flow who its sender has come to be, of whom policy says nothing yet. What becomes of the flow is decided
+/// when it does, whoever speaks then; until that nothing passes by this entry.
+#[inline(always)]
+fn learn(flow: &Flow, run: &mut Run) {
+    let leg = run.packet.leg;
+    if flow.side[leg.index()].identity != run.sender.identity {
+        run.flow = *flow;
+        run.sender.place(&mut run.flow.side[leg.index()]);
+        run.flow.epoch = Epoch::NONE;
+        maps::remember(&run.packet.key, &run.flow);
     }
 }
 

@@ -6,6 +6,7 @@ use super::lab::cast::{At, DB, Net, PRESS, SHOP, STORE, WEB};
 use super::lab::rules::END;
 use weft_common::flow::State;
 use weft_common::id::{Identity, PeerId, RoleId};
+use weft_common::policy::{Direction, SetKey};
 use weft_common::route::{Endpoint, Hop, Route};
 use weft_common::verdict::DropReason;
 use weft_tests::frame::decoded::{Decoded, Transport};
@@ -226,6 +227,43 @@ fn a_role_that_is_not_known_here_yet_ends_no_connection() {
         assert!(segments(&told).is_empty());
         lab.assert_only_changed(&["b.drops.policy-absent +2", "b.shop>blog.drops +2"]);
         lab.delivers([WEB, STORE], &there);
+        lab.settle();
+    }
+}
+
+/// Such a packet is all that a host may ever hear of it: who has got the role need not speak again. Nothing passes either way
+/// until policy says something of him, and then it decides, whoever speaks first.
+#[test]
+fn whom_a_connection_has_come_to_be_with_decides_once_policy_knows_him() {
+    let mut lab = Lab::with_rules(&[RULE]);
+    for net in Net::ALL {
+        forget_role(&mut lab, net);
+        lab.over(net);
+        established(&mut lab, net);
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let key = SetKey::new(DB.identity(), direction, lab.epoch().slot());
+            lab.tables(At::B).sets.remove(&key).unwrap();
+        }
+        let [web, store] = net.pair([WEB, STORE]);
+        let there = tcp(web, store).ports(40000, 5432).sequence(100).acknowledgment(8).payload(b"ask").ack();
+        let [store, web] = net.pair([STORE, WEB]);
+        let back = tcp(store, web).ports(5432, 40000).sequence(8).acknowledgment(100).payload(b"row").ack();
+        let [a, b] = [At::A, At::B].map(|at| at.station(net.outer));
+        let wire = Vxlan::new(a, b, SHOP.0).group(DB.role.0).wrap(&there);
+        for _ in 0..2 {
+            assert_eq!(lab.receives(At::B, &wire).dropped(), DropReason::PolicyAbsent);
+            assert_eq!(lab.sends(STORE, &back).dropped(), DropReason::PolicyAbsent);
+        }
+        lab.enforce_on(At::B, &["deny shop/db -> blog/db precedence 2000", "allow shop -> blog/db"]);
+        assert_reset(&lab.sends(STORE, &back).ends_at(At::A).decode().tunnel().inner, 8);
+        lab.assert_only_changed(&[
+            "b.drops.policy-absent +4",
+            "b.drops.policy-revoked +1",
+            "b.shop>blog.drops +2",
+            "b.blog>shop.drops +3",
+            "b.rule-1.drops +1",
+        ]);
+        lab.enforce(&[RULE]);
         lab.settle();
     }
 }
