@@ -4,6 +4,7 @@ use super::flow::{RULE, established};
 use super::lab::Lab;
 use super::lab::cast::{At, DB, Net, PRESS, SHOP, STORE, WEB};
 use super::lab::rules::END;
+use std::time::Duration;
 use weft_common::flow::State;
 use weft_common::id::{Identity, PeerId, RoleId};
 use weft_common::policy::{Direction, SetKey};
@@ -14,6 +15,8 @@ use weft_tests::frame::flags::RST;
 use weft_tests::frame::tunnel::Vxlan;
 use weft_tests::frame::{tcp, udp};
 use weft_tests::wire::Capture;
+
+const SOON: Duration = Duration::from_secs(5);
 
 #[test]
 fn a_flow_that_is_no_longer_allowed_is_reset_for_whoever_speaks() {
@@ -376,9 +379,11 @@ fn assert_reset(answer: &Decoded, sequence: u32) {
     assert_eq!((flags & RST, found), (RST, sequence), "what the receiver expects next: {answer}");
 }
 
-/// No other segment was seen since the last time.
+/// No other segment was seen since the last time. What is handed to the stack is seen a moment later: a kernel that is busy
+/// puts it off.
 #[track_caller]
 fn assert_only_reset(seen: &Capture, sequence: u32) {
+    seen.wait_for(SOON, |seen| is_segment(&seen.frame.decode()));
     let told = segments(seen);
     assert_eq!(told.len(), 1, "{told:?}");
     assert_reset(&told[0], sequence);
@@ -388,5 +393,9 @@ fn assert_only_reset(seen: &Capture, sequence: u32) {
 /// What was seen of TCP. A kernel says other things by itself on a device that is up.
 fn segments(seen: &Capture) -> Vec<Decoded> {
     let all = seen.frames().into_iter().map(|seen| seen.frame.decode());
-    all.filter(|read| matches!(read.transport, Transport::Tcp { .. })).collect()
+    all.filter(is_segment).collect()
+}
+
+fn is_segment(read: &Decoded) -> bool {
+    matches!(read.transport, Transport::Tcp { .. })
 }
