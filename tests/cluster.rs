@@ -22,6 +22,7 @@ mod restart;
 mod segment;
 mod service;
 mod shadow;
+mod show;
 mod soak;
 mod station;
 mod window;

@@ -303,6 +303,11 @@ pub fn shadow<R: Rules>(rules: &R, epoch: Epoch, query: &Query, passes: u64) -> 
     (if tried.rule() == 0 { BY_DEFAULT } else { tried.rule() }, tried.until())
 }
 
+/// What [`decide`] would say if the rules that are tried were in force.
+pub fn tried<R: Rules>(rules: &R, epoch: Epoch, query: &Query) -> Decision {
+    both_ways(rules, epoch.slot() | SetKey::SHADOW, query).decision()
+}
+
 /// Stands for a default where the number of a rule that is tried is expected.
 pub const BY_DEFAULT: u32 = u32::MAX;
 

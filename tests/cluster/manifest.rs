@@ -23,7 +23,7 @@ expect:
 ";
 
 /// Puts a text into a file of the cluster's folder.
-fn write(cluster: &Cluster, name: &str, text: &str) -> String {
+pub(crate) fn write(cluster: &Cluster, name: &str, text: &str) -> String {
     let path: PathBuf = cluster.file.with_file_name(name);
     fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()

@@ -223,6 +223,15 @@ pub fn words(number: Option<u8>, from: u16, to: u16) -> String {
 
 /// The default that holds from `src` to `dst` where no rule speaks, of the side whose set `direction` is, in words.
 pub fn default_of(cluster: &Cluster, direction: Direction, src: Identity, dst: Identity) -> String {
+    let subject = if direction == Direction::Egress { src } else { dst };
+    match cluster.apps.values().find(|app| app.number == subject.app) {
+        Some(App { name, shadow: true, .. }) => format!("default of {name}: open while it is in shadow"),
+        Some(_) | None => tried_default_of(cluster, direction, src, dst),
+    }
+}
+
+/// As [`default_of`], but of an app in shadow what would hold if it was not.
+pub fn tried_default_of(cluster: &Cluster, direction: Direction, src: Identity, dst: Identity) -> String {
     let (subject, peer) = match direction {
         Direction::Egress => (src, dst),
         Direction::Ingress => (dst, src),

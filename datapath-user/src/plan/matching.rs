@@ -36,6 +36,15 @@ pub struct Speaks<'a> {
     pub rank: Rank,
 }
 
+/// What rules say of a packet.
+#[derive(Clone, Debug)]
+pub struct Said<'a> {
+    /// Those in force that speak of it, those that win first.
+    pub rules: Vec<Speaks<'a>>,
+    /// The sides where rules decide. An app in shadow tries its own, and lets everything pass.
+    sides: Vec<Direction>,
+}
+
 /// A role with its name; none of an endpoint without one.
 type Known<'a> = Option<(&'a RoleName, &'a Role)>;
 
@@ -48,81 +57,81 @@ enum Meant {
     Yes,
 }
 
-/// All rules in force `now` that speak of a packet, those that win first.
-pub fn matching<'a>(cluster: &'a Cluster, query: &Query, now: SystemTime) -> Vec<Speaks<'a>> {
+/// What the rules in force `now` say of a packet.
+pub fn matching<'a>(cluster: &'a Cluster, query: &Query, now: SystemTime) -> Said<'a> {
     let apps = (app_of(cluster, query.src.app), app_of(cluster, query.dst.app));
     let ports = receiver_ports(apps.1, query.dst);
-    let mut found = Vec::new();
+    let decides = |(_, app): &(Direction, Option<&App>)| app.is_none_or(|app| !app.shadow);
+    let sides = [(Direction::Egress, apps.0), (Direction::Ingress, apps.1)].into_iter().filter(decides);
+    let sides: Vec<Direction> = sides.map(|(direction, _)| direction).collect();
+    let mut rules = Vec::new();
     for rule in cluster.rules.iter().filter(|rule| holds(rule, now) && covers(&rule.traffic, &ports, query)) {
         // As a subject an address is nobody.
-        let sides = |direction: Direction| {
+        let meant = |direction: Direction| {
             let peer = |of, addr: Ip| (direction != of).then(|| addr.to_std());
             let from = meant(&rule.from, (query.src, apps.0), peer(Direction::Egress, query.src_addr));
             from.min(meant(&rule.to, (query.dst, apps.1), peer(Direction::Ingress, query.dst_addr)))
         };
-        for direction in [Direction::Egress, Direction::Ingress] {
-            let subject = if direction == Direction::Egress { apps.0 } else { apps.1 };
-            // What an app tries is not in force.
-            if rule.on.is_some_and(|on| on != direction) || subject.is_some_and(|app| app.shadow) {
-                continue;
-            }
-            let rank = match (sides(direction), rule.action) {
+        for direction in sides.iter().copied().filter(|side| rule.on.is_none_or(|on| on == *side)) {
+            let rank = match (meant(direction), rule.action) {
                 (Meant::No, _) | (Meant::Maybe, Action::Deny) => continue,
                 (Meant::Yes, _) | (Meant::Maybe, Action::Allow) => rule.rank(),
                 (Meant::Maybe, Action::Pass | Action::Reject) => Rank::new(rule.precedence.raw(), Action::Allow),
             };
-            found.push(Speaks { rule, direction, rank });
+            rules.push(Speaks { rule, direction, rank });
         }
     }
-    found.sort_by_key(|speaks| Reverse(speaks.rank));
-    found
+    rules.sort_by_key(|speaks| Reverse(speaks.rank));
+    Said { rules, sides }
 }
 
-/// The rule that wins on a side, of those of [`matching`]. None: the default.
-pub fn winner<'a>(speaking: &[Speaks<'a>], direction: Direction) -> Option<Speaks<'a>> {
-    let mut on = speaking.iter().filter(|speaks| speaks.direction == direction);
-    let is_pass = |speaks: &Speaks<'_>| speaks.rank.action() == Action::Pass;
-    let top = on.next().copied()?;
-    let found = if top.rank.is_upper() && is_pass(&top) {
-        on.find(|speaks| !speaks.rank.is_upper()).copied()
-    } else {
-        Some(top)
-    };
-    found.filter(|speaks| !is_pass(speaks))
-}
+impl<'a> Said<'a> {
+    /// The rule that wins on a side. None: the default.
+    pub fn winner(&self, direction: Direction) -> Option<Speaks<'a>> {
+        let mut on = self.rules.iter().filter(|speaks| speaks.direction == direction);
+        let is_pass = |speaks: &Speaks<'_>| speaks.rank.action() == Action::Pass;
+        let top = on.next().copied()?;
+        let found = if top.rank.is_upper() && is_pass(&top) {
+            on.find(|speaks| !speaks.rank.is_upper()).copied()
+        } else {
+            Some(top)
+        };
+        found.filter(|speaks| !is_pass(speaks))
+    }
 
-/// The rule between `sides` about `traffic` that would turn what a packet meets into `action`, with the precedence that it
-/// needs. None: no precedence is left.
-pub fn would(
-    speaking: &[Speaks<'_>],
-    action: Action,
-    (from, to): (Selector, Selector),
-    traffic: Traffic,
-) -> Result<Option<Rule>, Invalid> {
-    // A prefix keeps no rules, so such a rule is on the other side alone.
-    let is_on = |direction: Direction| match direction {
-        Direction::Egress => !matches!(from, Selector::Net(_)),
-        Direction::Ingress => !matches!(to, Selector::Net(_)),
-    };
-    let needed = |direction: Direction| match (winner(speaking, direction), action) {
-        // At the same precedence reject beats deny beats allow. A side that lets it pass already needs nothing for that.
-        (Some(speaks), Action::Allow | Action::Pass) if speaks.rank.action() > Action::Allow => {
-            speaks.rule.precedence.raw() + 1
-        }
-        (Some(speaks), Action::Deny | Action::Reject) => {
-            speaks.rule.precedence.raw() + i32::from(speaks.rank.action() > action)
-        }
-        (None, _) | (Some(_), Action::Allow | Action::Pass) => Precedence::MIN.raw(),
-    };
-    let sides = [Direction::Egress, Direction::Ingress].into_iter().filter(|direction| is_on(*direction)).map(needed);
-    // To pass both sides have to let it, to be dropped one is enough.
-    let raw = match action {
-        Action::Allow | Action::Pass => sides.max(),
-        Action::Deny | Action::Reject => sides.min(),
-    };
-    let raw = raw.unwrap_or(Precedence::MIN.raw()).max(Precedence::DEFAULT.raw());
-    let Some(precedence) = Precedence::new(raw) else { return Ok(None) };
-    Rule::new(action, from, to, traffic)?.placed(None, precedence).map(Some)
+    /// The rule between `from` and `to` about `traffic` that would turn what the packet meets into `action`, with the
+    /// precedence that it needs. None: no rule can, or no precedence is left.
+    pub fn would(
+        &self,
+        action: Action,
+        (from, to): (Selector, Selector),
+        traffic: Traffic,
+    ) -> Result<Option<Rule>, Invalid> {
+        // A prefix keeps no rules, so such a rule is on the other side alone.
+        let is_on = |direction: &Direction| match direction {
+            Direction::Egress => !matches!(from, Selector::Net(_)),
+            Direction::Ingress => !matches!(to, Selector::Net(_)),
+        };
+        let needed = |direction: Direction| match (self.winner(direction), action) {
+            // At the same precedence reject beats deny beats allow. A side that lets it pass already needs nothing for that.
+            (Some(speaks), Action::Allow | Action::Pass) if speaks.rank.action() > Action::Allow => {
+                speaks.rule.precedence.raw() + 1
+            }
+            (Some(speaks), Action::Deny | Action::Reject) => {
+                speaks.rule.precedence.raw() + i32::from(speaks.rank.action() > action)
+            }
+            (None, _) | (Some(_), Action::Allow | Action::Pass) => Precedence::MIN.raw(),
+        };
+        let sides = self.sides.iter().copied().filter(is_on).map(needed);
+        // To pass both sides have to let it, to be dropped one is enough.
+        let raw = match action {
+            Action::Allow | Action::Pass => sides.max(),
+            Action::Deny | Action::Reject => sides.min(),
+        };
+        let Some(raw) = raw.map(|raw| raw.max(Precedence::DEFAULT.raw())) else { return Ok(None) };
+        let Some(precedence) = Precedence::new(raw) else { return Ok(None) };
+        Rule::new(action, from, to, traffic)?.placed(None, precedence).map(Some)
+    }
 }
 
 /// Whether a rule is in force.
@@ -193,9 +202,13 @@ mod tests {
     use crate::model::{example, prefix::Prefix, selector::Net};
     use crate::plan::rules::Policy;
 
-    fn cluster(rules: &[String]) -> Cluster {
+    fn cluster(rules: &[String], in_shadow: &[&str]) -> Cluster {
         let rules = rules.iter().filter_map(|text| text.parse().ok()).map(Arc::new);
-        Cluster { rules: Arc::new(rules.collect()), ..example::cluster() }
+        let mut cluster = Cluster { rules: Arc::new(rules.collect()), ..example::cluster() };
+        for app in Arc::make_mut(&mut cluster.apps).values_mut() {
+            app.shadow = in_shadow.contains(&app.name.as_str());
+        }
+        cluster
     }
 
     fn decided(cluster: &Cluster, query: &Query) -> (Decision, Option<Rule>) {
@@ -267,12 +280,13 @@ mod tests {
             (to, dst, dst_addr) in who(),
             port in 79_u16..83,
             alone in any::<bool>(),
+            in_shadow in prop::sample::subsequence(vec!["shop", "blog"], 0..=2),
         ) {
-            let cluster = cluster(&rules);
+            let cluster = cluster(&rules, &in_shadow);
             let query = Query { src, dst, src_addr, dst_addr, protocol: 6, port };
             let (decision, rule) = decided(&cluster, &query);
-            let speaking = matching(&cluster, &query, UNIX_EPOCH);
-            let won = winner(&speaking, decision.direction);
+            let said = matching(&cluster, &query, UNIX_EPOCH);
+            let won = said.winner(decision.direction);
             prop_assert_eq!(rule.as_ref().map(Rule::rank), won.map(|won| won.rule.rank()), "{:?}", cluster.rules);
 
             let allowed = decision.verdict.is_ok();
@@ -287,7 +301,12 @@ mod tests {
             };
             let sides = (side(from, src_addr), side(to, dst_addr));
             let traffic = format!("tcp/{port}").parse().unwrap();
-            let Some(new) = would(&speaking, action, sides, traffic).unwrap() else { return Ok(()) };
+            let Some(new) = said.would(action, sides, traffic).unwrap() else {
+                let app = |name: &str| name.split_once('/').map_or(name, |(app, _)| app).to_owned();
+                let decides = |name: &str| !in_shadow.contains(&app(name).as_str()) && !(alone && name == "outside");
+                prop_assert!(!decides(from) && !decides(to), "a rule would change it beside {:?}", cluster.rules);
+                return Ok(());
+            };
             let changed = Cluster { rules: Arc::new(cluster.rules.iter().cloned().chain([Arc::new(new.clone())]).collect()), ..cluster.clone() };
             let (after, _) = decided(&changed, &query);
             prop_assert_eq!(after.verdict.is_ok(), !allowed, "{} beside {:?}", new, cluster.rules);

@@ -1,8 +1,9 @@
 //! The use cases as the API asks for them.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use tokio::sync::{broadcast::error::RecvError, mpsc, oneshot};
+use weft_common::policy::Direction;
 
 use crate::front::api::{
     Handler,
@@ -125,7 +126,8 @@ impl Handler for Service {
         }
         let rule = request.rule.clone();
         let make = move |cluster: &Cluster| {
-            let was_there = cluster.rules.iter().any(|old| old.says_same(&rule));
+            // What a policy says goes with the policy.
+            let was_there = cluster.rules.iter().any(|old| old.policy.is_none() && old.says_same(&rule));
             Ok((Change::AddRule(rule.clone()), was_there))
         };
         let (revision, was_there) = self.change_by(make).await?;
@@ -164,16 +166,22 @@ impl Handler for Service {
         let snapshot = self.snapshot();
         let app = snapshot.cluster.apps.get(&request.app).ok_or_else(|| Refusal::no_app(&request.app))?;
         let (rules, plan) = (self.rules().await?, self.plan());
-        let of = |side: fn(&rule::Rule) -> &Selector| {
-            rules.iter().filter(|(rule, _)| names(side(rule), app)).map(|(_, shown)| shown.clone()).collect()
+        let of = |direction: Direction| {
+            let of_side = |rule: &rule::Rule| {
+                let own = if direction == Direction::Egress { &rule.from } else { &rule.to };
+                rule.on.is_none_or(|on| on == direction) && (names(own, app) || is_all(own))
+            };
+            let mut found: Vec<_> = rules.iter().filter(|(rule, _)| of_side(rule)).collect();
+            found.sort_by_key(|(rule, _)| Reverse(rule.rank()));
+            found.into_iter().map(|(_, shown)| shown.clone()).collect()
         };
         let (accounts, names_now) = (self.accounts()?, Names { cluster: &snapshot.cluster, plan: &plan });
         let by_default = accounts.by_default(app.number, &names_now);
         Ok(Policy {
             app: app.name.to_string(),
             defaults: Defaults::of(app.defaults),
-            ingress: of(|rule| &rule.to),
-            egress: of(|rule| &rule.from),
+            ingress: of(Direction::Ingress),
+            egress: of(Direction::Egress),
             by_default,
             shadow: app.shadow,
             tried_by_default: accounts.tried_by_default(app.number),
@@ -347,5 +355,14 @@ fn names(selector: &Selector, app: &app::App) -> bool {
         Selector::App(name) | Selector::Role(name, _) => *name == app.name,
         Selector::Labelled(labelled) => labelled.apps != Apps::Every && labelled.apps.contain(app),
         Selector::Host | Selector::Outside | Selector::Any | Selector::Everyone | Selector::Net(..) => false,
+    }
+}
+
+/// Whether a selector speaks of every app.
+fn is_all(selector: &Selector) -> bool {
+    match selector {
+        Selector::Any | Selector::Everyone => true,
+        Selector::Labelled(labelled) => labelled.apps == Apps::Every,
+        Selector::App(_) | Selector::Role(..) | Selector::Host | Selector::Outside | Selector::Net(_) => false,
     }
 }

@@ -306,11 +306,9 @@ impl<'a> Teller<'a> {
             _ => "any".to_owned(),
         };
         let by_default = || (reason == Some(DropReason::PolicyDefault)).then(|| names.default_of(direction, src, dst));
-        let near = (reason == Some(DropReason::PolicyDefault)).then(|| {
-            let (src_addr, dst_addr) = (drop.src, drop.dst);
-            let query = Query { src, dst, src_addr, dst_addr, protocol: drop.protocol, port: drop.dst_port };
-            finder.nearest(&query, direction)
-        });
+        let (src_addr, dst_addr) = (drop.src, drop.dst);
+        let query = Query { src, dst, src_addr, dst_addr, protocol: drop.protocol, port: drop.dst_port };
+        let near = (reason == Some(DropReason::PolicyDefault)).then(|| finder.nearest(&query, direction));
         Dropped {
             time: seen.when.into(),
             host: host.to_string(),
@@ -328,7 +326,7 @@ impl<'a> Teller<'a> {
             rule: by_policy.then(|| names.rule(drop.rule)).flatten().or_else(by_default),
             nearest: near.flatten().map(|near| names.nearest(&near)),
             revision: revision.filter(|_| by_policy),
-            shadow: (drop.shadow != 0).then(|| names.tried(drop.shadow, direction, src, dst)),
+            shadow: (drop.shadow != 0).then(|| names.tried(drop.shadow, &query)),
             skipped: drop.skipped,
             would_allow: (by_policy && !passed).then(|| names.would_allow(drop.rule, (src, dst), &what)),
         }

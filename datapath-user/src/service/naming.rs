@@ -4,12 +4,13 @@ use std::net::IpAddr;
 
 use weft_common::{
     addr::Ip,
-    id::{AppId, Identity, PeerId, RoleId},
-    policy::{BY_DEFAULT, Direction},
+    id::{AppId, Epoch, Identity, PeerId, RoleId},
+    policy::{BY_DEFAULT, Direction, Query, tried},
     route::{Hop, HopKind},
 };
 
 use crate::front::api::dto::side::{self, Nearest, RuleMention, Side};
+use crate::kernel::config;
 use crate::model::{app::App, cluster::Cluster, rule::Precedence};
 use crate::plan::{
     NodePlan, ask,
@@ -73,13 +74,16 @@ impl Names<'_> {
         Some(RuleMention::of(Some(number), rule))
     }
 
-    /// What is tried under this number: a rule, or the default of an app whose policy is.
-    pub(super) fn tried(&self, number: u32, direction: Direction, src: Identity, dst: Identity) -> RuleMention {
+    /// What is tried under this number and would decide otherwise on `query`: a rule, or the default of an app whose
+    /// policy is.
+    pub(super) fn tried(&self, number: u32, query: &Query) -> RuleMention {
         let unknown = || RuleMention { text: format!("rule #{number}"), id: Some(number), source: None };
-        match number {
-            BY_DEFAULT => self.default_of(direction, src, dst),
-            number => self.rule(number).unwrap_or_else(unknown),
+        if number != BY_DEFAULT {
+            return self.rule(number).unwrap_or_else(unknown);
         }
+        let direction = tried(&self.plan.policy.at(config::since_boot()), Epoch(0), query).direction;
+        let text = ask::tried_default_of(self.cluster, direction, query.src, query.dst);
+        RuleMention { text, id: None, source: None }
     }
 
     /// The default that holds from `src` to `dst` where no rule speaks: the one of whose set `direction` is.

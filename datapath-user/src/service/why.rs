@@ -36,7 +36,7 @@ use crate::model::{
 };
 use crate::plan::{
     NodePlan,
-    matching::{self, Finder, Speaks, winner},
+    matching::{self, Finder, Said, Speaks},
 };
 
 use super::{Service, naming::Names};
@@ -132,7 +132,7 @@ impl Service {
             step(if verdict.is_ok() || is_policy(verdict) { "policy" } else { "path" }, explained),
         ];
         if tried != 0 {
-            let rule = names.tried(tried, Direction::Ingress, query.src, query.dst).text;
+            let rule = names.tried(tried, query).text;
             let would = if verdict.is_ok() { "would drop it" } else { "would let it pass" };
             steps.push(step("shadow", format!("{rule}, which is only tried, {would}")));
         }
@@ -148,9 +148,9 @@ impl Service {
         let near = (verdict == Err(DropReason::PolicyDefault))
             .then(|| Finder::new(&snapshot.cluster, now).nearest(query, direction))
             .flatten();
-        let speaking = matching::matching(&snapshot.cluster, query, now);
-        let (also, more) = others(&names, &speaking, *found);
-        let change = |action| would(&names, &speaking, action, (from, to, request.what));
+        let said = matching::matching(&snapshot.cluster, query, now);
+        let (also, more) = others(&names, &said.rules, *found);
+        let change = |action| would(&names, &said, action, (from, to, request.what));
         let (would_allow, would_deny) = (change(Action::Allow), change(Action::Deny));
         WhyAnswer {
             from: names.side(from.identity, Some(from.addr.into()), None),
@@ -190,13 +190,13 @@ fn others(names: &Names<'_>, speaking: &[Speaks<'_>], found: Found) -> (Vec<Also
 }
 
 /// The smallest rule about the question that turns the answer into `action`, if there is one.
-fn would(names: &Names<'_>, speaking: &[Speaks<'_>], action: Action, asked: (&End, &End, Probe)) -> Option<Rule> {
+fn would(names: &Names<'_>, said: &Said<'_>, action: Action, asked: (&End, &End, Probe)) -> Option<Rule> {
     let (from, to, what) = asked;
     let traffic: Traffic = what.to_string().parse().ok()?;
     // An address outside can be named alone. That is no rule of the outside itself: where one of those is in the way,
     // the outside has to be named.
     let selector = |end: &End, own: Direction, alone: bool| -> Option<Selector> {
-        let refused = winner(speaking, own).is_some_and(|speaks| speaks.rank.action() > Action::Allow);
+        let refused = said.winner(own).is_some_and(|speaks| speaks.rank.action() > Action::Allow);
         if alone
             && end.identity == Identity::OUTSIDE
             && end.meant == Meant::Itself
@@ -209,7 +209,7 @@ fn would(names: &Names<'_>, speaking: &[Speaks<'_>], action: Action, asked: (&En
     let is_outside = |end: &End| end.identity == Identity::OUTSIDE;
     let sides =
         (selector(from, Direction::Egress, !is_outside(to))?, selector(to, Direction::Ingress, !is_outside(from))?);
-    matching::would(speaking, action, sides, traffic).ok().flatten()
+    said.would(action, sides, traffic).ok().flatten()
 }
 
 /// The word for a verdict.
