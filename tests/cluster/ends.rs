@@ -127,6 +127,8 @@ fn connections_that_only_an_old_role_allowed_end_at_both_ends() {
         let error = end.read(&mut [0]).expect_err("nobody has closed it");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
     }
+    // Who speaks is told by the programs. The daemon says how many of the others it has told.
+    assert!(cluster.weft(0, &["status"])["revoked"].as_u64() >= Some(2));
 }
 
 /// The server's host hears of the client's new role though nothing is sent, and does not end for the old one what is allowed.

@@ -63,6 +63,7 @@ pub(super) fn status(page: &mut Page, status: &Status, now: Timestamp) {
         masquerade,
         tables,
         repaired,
+        revoked,
         reconcile,
         endpoints,
         peers,
@@ -89,6 +90,7 @@ pub(super) fn status(page: &mut Page, status: &Status, now: Timestamp) {
     item("peers", tally(*peers));
     item("reconciled", vec![reconcile.map_or("never".into(), |last| reconciled(last, now))]);
     item("repaired", vec![repairs(repaired)]);
+    item("ended", vec![format!("{revoked} silent flows that policy denies now").into()]);
     page.gap();
     page.table(&fill(tables));
     if problem.is_some() || !degraded.is_empty() {

@@ -5,7 +5,7 @@
 //! by itself is not known, for it may not know who an endpoint here is now; so an end here is made to speak first, and the
 //! program does the rest.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use weft_common::{
     addr::Mac,
@@ -17,6 +17,8 @@ use weft_common::{
     route::{Endpoint, HopKind},
     verdict::DropReason,
 };
+
+use crate::model::traffic::protocol_name;
 
 /// A frame for a local endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +72,7 @@ pub(super) fn fate<R: Rules>(rules: &R, epoch: Epoch, key: &FlowKey, flow: &Flow
     if flow.is_expired(key.protocol, now) {
         return Fate::Expired;
     }
-    // An entry that is on its way out was revoked before.
+    // What is on its way out closes by itself, or was revoked before.
     let is_current = flow.epoch == epoch && !flow.is_over(|| rules.now());
     if is_current || flow.state >= State::Closing as u8 {
         return Fate::Stays;
@@ -90,6 +92,12 @@ pub(super) fn fate<R: Rules>(rules: &R, epoch: Epoch, key: &FlowKey, flow: &Flow
     }
     let all_here = is_here(Leg::A) && is_here(Leg::B);
     Fate::Revoked { state: if all_here { State::Ended } else { State::Closing }, frames }
+}
+
+/// Between whom a flow is, in words: neither end has to be known by a name any more.
+pub(super) fn told(key: &FlowKey) -> String {
+    let end = |leg: Leg| SocketAddr::new(key.addr[leg.index()].to_std(), key.port[leg.index()]);
+    format!("{} between {} and {}", protocol_name(key.protocol), end(Leg::A), end(Leg::B))
 }
 
 /// What policy is asked of a flow.

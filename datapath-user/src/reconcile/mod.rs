@@ -494,6 +494,7 @@ impl Reconciler {
         };
         let (epoch, now) = (self.tables.epoch(), config::now());
         let rules = self.running.policy.at(config::since_boot());
+        let before = self.status.revoked;
         for (key, flow) in entries {
             let as_of_now = flows::as_of_now(&self.running.endpoints, &key, flow);
             let frames = match flows::fate(&rules, epoch, &key, &as_of_now, now) {
@@ -504,6 +505,7 @@ impl Reconciler {
                 }
                 Fate::Revoked { state, frames } => {
                     self.status.revoked += 1;
+                    tracing::debug!("end a flow that policy denies now: {}", flows::told(&key));
                     let flow = Flow { state: state as u8, ..flow };
                     pass.failures.extend(self.flows.put(&key, &flow).err().map(|error| error.to_string()));
                     frames
@@ -514,6 +516,10 @@ impl Reconciler {
                     tracing::debug!("speak to an end of a flow at link {link}: {error}");
                 }
             }
+        }
+        let ended = self.status.revoked - before;
+        if ended > 0 {
+            tracing::info!("ended {ended} silent flows that policy denies now");
         }
     }
 

@@ -174,6 +174,7 @@ impl Service {
                 .iter()
                 .map(|(what, times)| Repaired { what: (*what).to_owned(), times: *times })
                 .collect(),
+            revoked: board.revoked,
             reconcile: board.when.map(|when| Reconcile {
                 at: when.into(),
                 took_ms: u64::try_from(board.took.as_millis()).unwrap_or(u64::MAX),

@@ -540,6 +540,7 @@ pub(crate) fn status() -> Status {
             Table { name: text("RULES"), used: 2_000_000, max: 2_097_152, refused: 3 },
         ],
         repaired: vec![Repaired { what: text("map ROUTES"), times: 2 }],
+        revoked: 3,
         reconcile: Some(Reconcile { at: time(5), took_ms: 3, passes: 12 }),
         endpoints: Tally { ready: 3, waiting: 1, failed: 0 },
         peers: Tally { ready: 2, waiting: 0, failed: 0 },

@@ -100,6 +100,10 @@ pub struct Status {
     pub tables: Vec<Table>,
     /// What was found changed by others, and repaired.
     pub repaired: Vec<Repaired>,
+    /// Flows that the daemon ended since it started, for policy had come to deny them and nothing was being sent. The
+    /// programs end the others, and count them as drops.
+    #[serde(default)]
+    pub revoked: u64,
     /// The last time that the host was compared with what it should be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reconcile: Option<Reconcile>,
