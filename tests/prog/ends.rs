@@ -2,7 +2,7 @@
 
 use super::flow::{RULE, established};
 use super::lab::Lab;
-use super::lab::cast::{At, DB, Net, PRESS, SHOP, STORE, WEB};
+use super::lab::cast::{At, BLOG, DB, Member, Net, PRESS, SHOP, STORE, WEB};
 use super::lab::rules::END;
 use std::time::Duration;
 use weft_common::flow::State;
@@ -214,7 +214,7 @@ fn a_role_that_is_not_known_here_yet_ends_no_connection() {
 
     let mut lab = Lab::with_rules(&[RULE]);
     for net in Net::ALL {
-        forget_role(&mut lab, net);
+        forget_role(&mut lab, At::B, WEB, net);
         lab.over(net);
         established(&mut lab, net);
         let told = lab.watch(At::B, STORE.name);
@@ -234,13 +234,40 @@ fn a_role_that_is_not_known_here_yet_ends_no_connection() {
     }
 }
 
+/// Nor by what is said of all others: of the new role policy may say something better.
+#[test]
+fn a_new_role_is_not_denied_by_what_holds_for_everybody_else() {
+    const NEW: RoleId = RoleId(77);
+    const RULES: [&str; 2] = ["deny shop -> blog", "allow shop/web -> blog/db tcp/5432 precedence 2000"];
+
+    let mut lab = Lab::with_rules(&RULES);
+    for net in Net::ALL {
+        forget_role(&mut lab, At::A, STORE, net);
+        lab.over(net);
+        established(&mut lab, net);
+        let told = lab.watch(At::A, WEB.name);
+        let [store, web] = net.pair([STORE, WEB]);
+        let back = tcp(store, web).ports(5432, 40000).sequence(8).acknowledgment(100).payload(b"row").ack();
+        let [a, b] = [At::A, At::B].map(|at| at.station(net.outer));
+        let wire = Vxlan::new(b, a, BLOG.0).group(NEW.0).wrap(&back);
+        assert_eq!(lab.receives(At::A, &wire).dropped(), DropReason::PolicyAbsent);
+        let [web, store] = net.pair([WEB, STORE]);
+        let there = tcp(web, store).ports(40000, 5432).sequence(100).acknowledgment(8).payload(b"ask").ack();
+        assert_eq!(lab.sends(WEB, &there).dropped(), DropReason::PolicyAbsent);
+        assert!(segments(&told).is_empty());
+        lab.assert_only_changed(&["a.drops.policy-absent +2", "a.blog>shop.drops +1", "a.shop>blog.drops +1"]);
+        lab.delivers([STORE, WEB], &back);
+        lab.settle();
+    }
+}
+
 /// Such a packet is all that a host may ever hear of it: who has got the role need not speak again. Nothing passes either way
 /// until policy says something of him, and then it decides, whoever speaks first.
 #[test]
 fn whom_a_connection_has_come_to_be_with_decides_once_policy_knows_him() {
     let mut lab = Lab::with_rules(&[RULE]);
     for net in Net::ALL {
-        forget_role(&mut lab, net);
+        forget_role(&mut lab, At::B, WEB, net);
         lab.over(net);
         established(&mut lab, net);
         for direction in [Direction::Ingress, Direction::Egress] {
@@ -276,7 +303,7 @@ fn whom_a_connection_has_come_to_be_with_decides_once_policy_knows_him() {
 fn what_a_flow_knows_of_a_role_decides_where_nothing_else_knows_it() {
     let mut lab = Lab::with_rules(&[RULE]);
     for net in Net::ALL {
-        forget_role(&mut lab, net);
+        forget_role(&mut lab, At::B, WEB, net);
         lab.over(net);
         established(&mut lab, net);
         let [store, web] = net.pair([STORE, WEB]);
@@ -301,7 +328,7 @@ fn what_a_flow_knows_of_a_role_decides_where_nothing_else_knows_it() {
 fn what_a_flow_of_datagrams_knew_of_a_role_does_not_decide() {
     let mut lab = Lab::with_rules(&[RULE]);
     for net in Net::ALL {
-        forget_role(&mut lab, net);
+        forget_role(&mut lab, At::B, WEB, net);
         lab.over(net);
         let [web, store] = net.pair([WEB, STORE]);
         lab.delivers([WEB, STORE], &udp(web, store).ports(40000, 53).frame());
@@ -365,11 +392,11 @@ fn a_revoked_datagram_flow_is_told_prohibited() {
     }
 }
 
-/// Host b knows of shop's web where it is and which app it is of, and its role by its packets alone.
-fn forget_role(lab: &mut Lab, net: Net) {
-    let unknown = Identity::new(SHOP, RoleId::UNKNOWN);
-    let route = Route { hop: Hop::peer(PeerId(At::A.number().into())), identity: unknown, ..Route::default() };
-    lab.tables(At::B).route((128, WEB.ip(net.inner).into()), route);
+/// A host knows of somebody elsewhere where he is and which app he is of, and his role by his packets alone.
+fn forget_role(lab: &mut Lab, at: At, of: Member, net: Net) {
+    let unknown = Identity::new(of.app, RoleId::UNKNOWN);
+    let route = Route { hop: Hop::peer(PeerId(of.at.number().into())), identity: unknown, ..Route::default() };
+    lab.tables(at).route((128, of.ip(net.inner).into()), route);
 }
 
 #[track_caller]
