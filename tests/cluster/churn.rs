@@ -1,7 +1,7 @@
 //! Whatever happens to a cluster, in whatever order, no packet gets the wrong verdict: not before, not after, and not
 //! while a change is made.
 //!
-//! Two hosts, eight endpoints in three apps, and all the time datagrams from everybody to everybody. By chance policies
+//! Two hosts, eight endpoints in three apps, and all the time datagrams from everybody to everybody, hosts included. By chance policies
 //! are applied and deleted, rules come and go, endpoints are attached, detached and relabelled, defaults change and
 //! daemons are killed. A model ([`model`]) that is written from the text of docs/policy.md says what has to become of
 //! each datagram, and [`judge`] whether it did.
@@ -18,6 +18,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use weft_tests::host::Host;
+use weft_tests::netns::Netns;
 use weft_tests::traffic::mesh::{Mesh, Probe, Station, Way, lost_for_want_of_time};
 use weft_tests::underlay::Family;
 use weft_tests::wait::eventually;
@@ -26,10 +28,10 @@ use super::{Cluster, Container, READY, address};
 use events::{CAST, Change, Event, Events, PORTS};
 use judge::{Judge, Wrong};
 use lines::Lines;
-use model::State;
+use model::{Endpoint, State};
 
 /// Each endpoint sends to everybody else once in this time.
-const PACE: Duration = Duration::from_millis(20);
+const PACE: Duration = Duration::from_millis(30);
 /// What was not there by then does not come any more.
 const LATE: Duration = Duration::from_secs(3);
 /// A change is in force on both hosts within this, also where one has to start first.
@@ -93,10 +95,10 @@ impl Story {
         settle(&cluster);
         let mut state = events::first();
         let mut cast = Vec::new();
-        for (endpoint, (name, _, host)) in state.endpoints.iter_mut().zip(CAST) {
+        for (endpoint, (name, app, host)) in state.endpoints.iter_mut().zip(CAST) {
             let netns = cluster.hosts[host].container(name);
             let path = netns.path();
-            let line = events::attach(endpoint);
+            let line = events::attach(endpoint, app);
             let mut arguments: Vec<_> = line.split(' ').collect();
             arguments.push(path.to_str().unwrap());
             let attached = cluster.weft(host, &arguments);
@@ -106,9 +108,14 @@ impl Story {
             cast.push(Container { netns, mac: [0; 6], v4, v6 });
         }
         settle(&cluster);
-        let station =
-            |container: &Container| Station { netns: container.netns.clone(), v4: container.v4, v6: container.v6 };
-        let mesh = Mesh::start(cast.iter().map(station).collect(), &PORTS, PACE);
+        let containers = cast.iter().map(|container| &container.netns);
+        let hosts = cluster.hosts.iter().map(Host::namespace);
+        let station = |(netns, who): (&Netns, &Endpoint)| {
+            let (netns, v4, v6) = (netns.clone(), who.v4, who.v6);
+            Station { netns, v4, v6, also: who.gateways.as_flattened().to_vec() }
+        };
+        let stations = containers.chain(hosts).zip(&state.endpoints).map(station);
+        let mesh = Mesh::start(stations.collect(), &PORTS, PACE);
         let judge = Judge::new(mesh.ways(), &state);
         let (events, lost) = (Events::of(seed), lost_for_want_of_time());
         let (lines, log, began, counts) = (Lines::default(), Vec::new(), Instant::now(), [0; 2]);
@@ -251,7 +258,10 @@ impl Story {
 
     /// By pairs, each with its first and its last.
     fn told(&self, wrong: &[(usize, Probe, Wrong)]) -> String {
-        let party = |at: usize| format!("{} on h{}", CAST[at].0, CAST[at].2 + 1);
+        let party = |at: usize| match CAST.get(at) {
+            Some((name, _, host)) => format!("{name} on h{}", host + 1),
+            None => self.state.endpoints[at].name.to_owned(),
+        };
         let mut pairs: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (place, probe, wrong) in wrong {
             let Way { from, to, family, port } = self.mesh.ways()[*place];
@@ -304,7 +314,7 @@ impl Story {
         // Where nothing passes nothing can be lost.
         let (word, expect) =
             if self.judge.lets_pass() { ("reject", (Wrong::Lost, 0)) } else { ("allow", (Wrong::Came, 1)) };
-        self.cluster.weft(0, &[word, "any -> any precedence 20000000"]);
+        self.cluster.weft(0, &[word, "everyone -> everyone precedence 20000000"]);
         settle(&self.cluster);
         self.wait(QUIET);
         let began = Instant::now();

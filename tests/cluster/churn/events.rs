@@ -21,6 +21,8 @@ pub(super) const CAST: [(&str, usize, usize); 8] = [
     ("b3", BLOG, 1),
     ("w2", WIKI, 1),
 ];
+/// Those of the endpoints whose places come after: the hosts themselves.
+pub(super) const HOSTS: [&str; 2] = ["h1", "h2"];
 /// Those who come and go.
 pub(super) const COMES_AND_GOES: [usize; 3] = [1, 3, 6];
 /// To which datagrams are sent.
@@ -127,8 +129,10 @@ impl Events {
             let app = &mut after.apps[usize::try_from(self.dice.below(3)).unwrap()];
             app.inside = self.gate();
             app.from_apps = self.gate();
-            let (inside, from_apps) = (app.inside.word(), app.from_apps.word());
-            writeln!(text, "apps: {{{}: {{inside: {inside}, from-apps: {from_apps}}}}}", app.name).unwrap();
+            app.from_host = self.gate();
+            let (inside, from_apps, from_host) = (app.inside.word(), app.from_apps.word(), app.from_host.word());
+            let gates = format!("inside: {inside}, from-apps: {from_apps}, from-host: {from_host}");
+            writeln!(text, "apps: {{{}: {{{gates}}}}}", app.name).unwrap();
         }
         text.push_str("rules:\n");
         for _ in 0..=self.dice.below(5) {
@@ -181,7 +185,7 @@ impl Events {
         let at = self.endpoint_of(host, |at| state.endpoints[at].attached)?;
         let mut after = state.clone();
         let endpoint = &mut after.endpoints[at];
-        let mut line = format!("label {}/{}", NAMES[endpoint.app], endpoint.name);
+        let mut line = format!("label {}/{}", NAMES[CAST[at].1], endpoint.name);
         for (key, values) in VALUES {
             match self.dice.below(4) {
                 0 => {
@@ -201,12 +205,12 @@ impl Events {
         let at = self.endpoint_of(host, |at| COMES_AND_GOES.contains(&at))?;
         let mut after = state.clone();
         let endpoint = &mut after.endpoints[at];
-        let (app, name) = (NAMES[endpoint.app], endpoint.name);
+        let (app, name) = (NAMES[CAST[at].1], endpoint.name);
         endpoint.attached = !endpoint.attached;
         let line = if endpoint.attached {
             endpoint.labels = self.labels();
             endpoint.ports = if self.dice.chance(50) { vec![DNS] } else { Vec::new() };
-            attach(endpoint)
+            attach(endpoint, CAST[at].1)
         } else {
             format!("detach {app}/{name}")
         };
@@ -218,7 +222,7 @@ impl Events {
         let mut after = state.clone();
         let app = &mut after.apps[usize::try_from(self.dice.below(3)).unwrap()];
         let mut line = format!("app set {}", app.name);
-        match self.dice.below(5) {
+        match self.dice.below(7) {
             0 | 1 => {
                 app.inside = self.gate();
                 write!(line, " --inside {}", app.inside.word()).unwrap();
@@ -228,6 +232,14 @@ impl Events {
                 write!(line, " --from-apps {}", app.from_apps.word()).unwrap();
             }
             3 => {
+                app.from_host = self.gate();
+                write!(line, " --from-host {}", app.from_host.word()).unwrap();
+            }
+            4 => {
+                app.to_outside = self.gate();
+                write!(line, " --to-outside {}", app.to_outside.word()).unwrap();
+            }
+            5 => {
                 let team = self.dice.pick(&["a", "b"]);
                 app.labels.insert("team", team);
                 write!(line, " --label team={team}").unwrap();
@@ -265,7 +277,7 @@ impl Events {
 
     fn who(&mut self) -> Who {
         let app = self.dice.pick(&NAMES);
-        match self.dice.below(20) {
+        match self.dice.below(21) {
             0..4 => Who::App(app),
             4..8 => Who::Role(app, self.dice.pick(&["web", "db", "store"])).existing(),
             8..11 => Who::Labelled(Apps::Named(app), self.demands()),
@@ -277,8 +289,8 @@ impl Events {
             }
             15 => Who::Any,
             16 => Who::Everyone,
-            17 if self.dice.chance(50) => Who::Host,
-            17 => Who::Outside,
+            17 => Who::Host,
+            18 if self.dice.chance(20) => Who::Outside,
             _ => self.net(),
         }
     }
@@ -377,9 +389,9 @@ impl Who {
     }
 }
 
-/// The command that attaches an endpoint, without where it is.
-pub(super) fn attach(endpoint: &Endpoint) -> String {
-    let mut line = format!("attach --app {} --name {}", NAMES[endpoint.app], endpoint.name);
+/// The command that attaches an endpoint of an app, without where it is.
+pub(super) fn attach(endpoint: &Endpoint, app: usize) -> String {
+    let mut line = format!("attach --app {} --name {}", NAMES[app], endpoint.name);
     for (key, value) in &endpoint.labels {
         write!(line, " --label {key}={value}").unwrap();
     }
@@ -398,6 +410,8 @@ pub(super) fn first() -> State {
         roles,
         inside: Gate::Open,
         from_apps: Gate::Closed,
+        from_host: Gate::Open,
+        to_outside: Gate::Open,
         shadow: false,
     };
     let store = Role { name: "store", labels: Labels::from([("tier", "db")]), ports: vec![DNS] };
@@ -410,12 +424,17 @@ pub(super) fn first() -> State {
             "w2" => (Labels::from([("role", "db")]), Vec::new()),
             _ => (Labels::new(), Vec::new()),
         };
-        let none = IpAddr::from([0; 4]);
-        Endpoint { name, app, labels, ports, v4: none, v6: none, attached: true }
+        let (app, none) = (Some(app), IpAddr::from([0; 4]));
+        Endpoint { name, app, labels, ports, v4: none, v6: none, gateways: Vec::new(), attached: true }
+    };
+    let host = |(number, name): (u16, &'static str)| {
+        let gateways: Vec<_> = (1..=3).map(|app| gateway(app, number)).collect();
+        let ([v4, v6], labels, ports) = (gateways[0], Labels::new(), Vec::new());
+        Endpoint { name, app: None, labels, ports, v4, v6, gateways, attached: true }
     };
     State {
         apps: vec![app(SHOP, "a", Vec::new()), app(BLOG, "b", vec![store]), app(WIKI, "a", Vec::new())],
-        endpoints: CAST.map(endpoint).to_vec(),
+        endpoints: CAST.map(endpoint).into_iter().chain((1..).zip(HOSTS).map(host)).collect(),
         rules: Vec::new(),
     }
 }
@@ -432,6 +451,12 @@ apps:
     roles: [web, db]
     blocks: {h1: [10.3.1.0/24, \"fd00:3:1::/64\"], h2: [10.3.2.0/24, \"fd00:3:2::/64\"]}
 ";
+
+/// A host's own addresses in an app: the first of what it has of it.
+fn gateway(app: u16, host: u16) -> [IpAddr; 2] {
+    let [four, six] = [format!("10.{app}.{host}.1"), format!("fd00:{app}:{host}::1")];
+    [four, six].map(|text| text.parse().expect("an address"))
+}
 
 fn is_policy(owner: &str) -> bool {
     owner.starts_with('p')

@@ -25,6 +25,8 @@ pub(super) struct App {
     pub(super) roles: Vec<Role>,
     pub(super) inside: Gate,
     pub(super) from_apps: Gate,
+    pub(super) from_host: Gate,
+    pub(super) to_outside: Gate,
     /// Its policy is only tried.
     pub(super) shadow: bool,
 }
@@ -45,14 +47,18 @@ pub(super) enum Gate {
     Closed,
 }
 
+/// An endpoint, or a host itself.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Endpoint {
     pub(super) name: &'static str,
-    pub(super) app: usize,
+    /// A host is of none.
+    pub(super) app: Option<usize>,
     pub(super) labels: Labels,
     pub(super) ports: Vec<NamedPort>,
     pub(super) v4: IpAddr,
     pub(super) v6: IpAddr,
+    /// As whom a host sends to each app, by the apps' places.
+    pub(super) gateways: Vec<[IpAddr; 2]>,
     pub(super) attached: bool,
 }
 
@@ -171,20 +177,22 @@ impl State {
     }
 
     fn passes(&self, packet: Packet, direction: Direction) -> bool {
-        let [from, to] = [packet.from, packet.to].map(|at| self.endpoints[at].app);
+        let [from, to] = [packet.from, packet.to].map(|at| self.endpoints[at].app.map(|app| &self.apps[app]));
         let keeper = if direction == Direction::Egress { from } else { to };
-        if self.apps[keeper].shadow {
+        if keeper.is_some_and(|app| app.shadow) {
             return true;
         }
         match self.decided_below(packet, direction, i32::MAX) {
             Some(Action::Allow) => true,
             Some(Action::Deny | Action::Reject) => false,
             Some(Action::Pass) | None => {
-                let gate = match direction {
-                    // What endpoints may send to each other is for the receiver's defaults to say.
-                    Direction::Egress => Gate::Open,
-                    Direction::Ingress if from == to => self.apps[to].inside,
-                    Direction::Ingress => self.apps[to].from_apps,
+                let gate = match (direction, from, to) {
+                    (Direction::Egress, Some(from), None) => from.to_outside,
+                    // What endpoints may send to each other is for the receiver's defaults to say, and hosts have none.
+                    (Direction::Egress, ..) | (Direction::Ingress, _, None) => Gate::Open,
+                    (Direction::Ingress, None, Some(to)) => to.from_host,
+                    (Direction::Ingress, Some(from), Some(to)) if from.name == to.name => to.inside,
+                    (Direction::Ingress, Some(_), Some(to)) => to.from_apps,
                 };
                 gate == Gate::Open
             }
@@ -206,14 +214,27 @@ impl State {
         // An address keeps no rules.
         let kept = rule.on.is_none_or(|on| on == direction) && !matches!(keeper, Who::Net(..));
         kept && !rule.shadow
-            && self.means(&rule.from, packet.from, packet.v6)
-            && self.means(&rule.to, packet.to, packet.v6)
+            && self.means(&rule.from, packet.from, self.source(packet))
+            && self.means(&rule.to, packet.to, self.endpoints[packet.to].addr(packet.v6))
             && self.carries(rule, packet)
     }
 
-    fn means(&self, who: &Who, at: usize, v6: bool) -> bool {
+    /// From which address somebody sends: a host from that which it has in the receiver's app, or in the first.
+    fn source(&self, packet: Packet) -> IpAddr {
+        let sender = &self.endpoints[packet.from];
+        let own = sender.gateways.get(self.endpoints[packet.to].app.unwrap_or(0));
+        own.map_or(sender.addr(packet.v6), |own| own[usize::from(packet.v6)])
+    }
+
+    fn means(&self, who: &Who, at: usize, addr: IpAddr) -> bool {
         let endpoint = &self.endpoints[at];
-        let app = &self.apps[endpoint.app];
+        let Some(app) = endpoint.app.map(|app| &self.apps[app]) else {
+            return match who {
+                Who::Everyone | Who::Host => true,
+                Who::Net(net, except) => net.has(addr) && !except.iter().any(|hole| hole.has(addr)),
+                Who::App(_) | Who::Role(..) | Who::Labelled(..) | Who::Any | Who::Outside => false,
+            };
+        };
         match who {
             Who::App(name) => app.name == *name,
             Who::Role(of, name) => {
@@ -231,10 +252,7 @@ impl State {
             }
             Who::Any | Who::Everyone => true,
             Who::Host | Who::Outside => false,
-            Who::Net(net, except) => {
-                let addr = if v6 { endpoint.v6 } else { endpoint.v4 };
-                net.has(addr) && !except.iter().any(|hole| hole.has(addr))
-            }
+            Who::Net(net, except) => net.has(addr) && !except.iter().any(|hole| hole.has(addr)),
         }
     }
 
@@ -248,6 +266,12 @@ impl State {
             Port::Named(name) => receiver.ports.contains(&(name, packet.protocol, packet.port)),
         };
         *protocol == packet.protocol && (ports.is_empty() || ports.iter().any(is_it))
+    }
+}
+
+impl Endpoint {
+    fn addr(&self, v6: bool) -> IpAddr {
+        if v6 { self.v6 } else { self.v4 }
     }
 }
 

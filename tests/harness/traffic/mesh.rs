@@ -34,6 +34,8 @@ pub struct Station {
     pub v4: IpAddr,
     /// Its addresses.
     pub v6: IpAddr,
+    /// Other addresses that it may send from, as whoever has an address in each network.
+    pub also: Vec<IpAddr>,
 }
 
 /// One way: stations are told by their places.
@@ -116,7 +118,8 @@ impl Mesh {
         for (at, station) in stations.iter().enumerate() {
             for &port in ports {
                 let (socket, book) = (open(station, port), Arc::clone(&book));
-                let senders: Vec<_> = stations.iter().map(|other| [other.v4, other.v6]).collect();
+                let all = |other: &Station| [&other.also[..], &[other.v4, other.v6]].concat();
+                let senders: Vec<_> = stations.iter().map(all).collect();
                 workers.push(Worker::start("mesh receiver", move |stop| {
                     receive(stop, &socket, (at, port), (&book, &senders));
                 }));
@@ -227,7 +230,7 @@ fn send(stop: &Stop, socket: &UdpSocket, (at, to, every): (usize, &[(usize, Sock
     }
 }
 
-fn receive(stop: &Stop, socket: &UdpSocket, (at, port): (usize, u16), (book, senders): (&Book, &[[IpAddr; 2]])) {
+fn receive(stop: &Stop, socket: &UdpSocket, (at, port): (usize, u16), (book, senders): (&Book, &[Vec<IpAddr>])) {
     let mut room = [0; 64];
     while stop.wait(socket, PollFlags::POLLIN) == Woken::Ready {
         // Errors are those of what others said of earlier datagrams.
@@ -245,7 +248,7 @@ impl Book {
         bytes: &[u8],
         from: SocketAddr,
         (at, port): (usize, u16),
-        senders: &[[IpAddr; 2]],
+        senders: &[Vec<IpAddr>],
     ) -> Result<(), String> {
         let now = Instant::now();
         let foreign = || format!("station {at} got {bytes:?} from {from} at port {port}");
@@ -294,6 +297,7 @@ mod tests {
             netns: underlay.host(at).clone(),
             v4: underlay.ip(at, Family::V4),
             v6: underlay.ip(at, Family::V6),
+            also: Vec::new(),
         };
         (0..3).map(station).collect()
     }

@@ -8,6 +8,12 @@ const WEB: usize = 0;
 const DB: usize = 1;
 const BLOG: usize = 2;
 const STORE: usize = 3;
+const HOST: usize = 4;
+
+/// Of the host in an app.
+fn gateway(app: u8) -> [IpAddr; 2] {
+    [IpAddr::from([10, app, 1, 1]), format!("fd00:{app}::1").parse().unwrap()]
+}
 
 fn state() -> State {
     let app = |name, team, roles| App {
@@ -16,15 +22,18 @@ fn state() -> State {
         roles,
         inside: Gate::Open,
         from_apps: Gate::Closed,
+        from_host: Gate::Open,
+        to_outside: Gate::Open,
         shadow: false,
     };
-    let endpoint = |name, app, labels: &[(&'static str, &'static str)], last: u8| Endpoint {
+    let endpoint = |name, app: Option<usize>, labels: &[(&'static str, &'static str)], last: u8| Endpoint {
         name,
         app,
         labels: labels.iter().copied().collect(),
         ports: if last == 4 { vec![("dns", Protocol::Udp, 7001)] } else { Vec::new() },
         v4: IpAddr::from([10, 1, 1, last]),
         v6: format!("fd00:1::{last}").parse().unwrap(),
+        gateways: (1..=2).filter(|_| app.is_none()).map(gateway).collect(),
         attached: true,
     };
     let store =
@@ -32,10 +41,11 @@ fn state() -> State {
     State {
         apps: vec![app("shop", "a", Vec::new()), app("blog", "b", vec![store])],
         endpoints: vec![
-            endpoint("a1", 0, &[("role", "web")], 1),
-            endpoint("a2", 0, &[("role", "db"), ("env", "prod")], 2),
-            endpoint("b1", 1, &[], 3),
-            endpoint("b2", 1, &[("tier", "db")], 4),
+            endpoint("a1", Some(0), &[("role", "web")], 1),
+            endpoint("a2", Some(0), &[("role", "db"), ("env", "prod")], 2),
+            endpoint("b1", Some(1), &[], 3),
+            endpoint("b2", Some(1), &[("tier", "db")], 4),
+            endpoint("h1", None, &[], 1),
         ],
         rules: Vec::new(),
     }
@@ -74,6 +84,29 @@ fn where_no_rule_speaks_the_receivers_defaults_decide() {
     other.apps[1].from_apps = Gate::Closed;
     other.apps[1].shadow = true;
     assert!(other.verdict(at(WEB, BLOG, 1)).into, "an app that is tried is open");
+}
+
+#[test]
+fn a_host_has_no_app_and_an_address_in_each() {
+    check(&[], at(HOST, WEB, 1), YES);
+    check(&[], at(WEB, HOST, 1), YES);
+    let mut closed = state();
+    closed.apps[0].from_host = Gate::Closed;
+    closed.apps[0].to_outside = Gate::Closed;
+    assert_eq!(closed.verdict(at(HOST, WEB, 1)), Verdict { out: true, into: false });
+    assert_eq!(closed.verdict(at(WEB, HOST, 1)), Verdict { out: false, into: true });
+    assert_eq!(closed.verdict(at(HOST, BLOG, 1)), Verdict { out: true, into: true });
+
+    let deny = |from, to| [rule(Action::Deny, from, to)];
+    check(&deny(Who::Host, Who::App("shop")), at(HOST, WEB, 1), NO);
+    check(&deny(Who::Everyone, Who::Host), at(WEB, HOST, 1), NO);
+    check(&deny(Who::Any, Who::Any), at(HOST, WEB, 1), YES);
+    let net = |app| Who::Net(Net { addr: IpAddr::from([10, app, 1, 0]), len: 24 }, Vec::new());
+    // It sends from what it has in the receiver's app, and is reached at what it has in the first.
+    check(&deny(net(2), Who::Any), at(HOST, BLOG, 1), KEPT_OUT);
+    check(&deny(net(1), Who::Any), at(HOST, BLOG, 1), YES);
+    check(&deny(Who::Any, net(1)), at(BLOG, HOST, 1), (false, true));
+    check(&deny(net(2), Who::Any), Packet { v6: true, ..at(HOST, BLOG, 1) }, YES);
 }
 
 #[test]
