@@ -74,6 +74,8 @@ fn compiled(policy: &Policy) -> Compiled {
         peer_lists: policy.peer_lists.iter().map(|(key, list)| (*key, *list)).collect(),
         prefix_lists: policy.prefix_lists.iter().map(|(key, list)| (*key, *list)).collect(),
         rules: policy.rules.iter().map(|(key, rule)| (*key, *rule)).collect(),
+        // No case tries a rule.
+        shadow: 0,
     }
 }
 
@@ -115,7 +117,7 @@ fn ask(way: Way) {
         let src_port = ports.next().unwrap();
         for at in [At::A, At::B] {
             lab.tables(at).clear_policy();
-            lab.tables(at).write_epoch(EPOCH);
+            lab.tables(at).write_epoch(EPOCH, 0);
             lab.machine(at).0.enforce(&compiled(&plan.policy));
         }
         let party = |((pod, identity), at)| {

@@ -1,5 +1,5 @@
-//! The loaded program and `common::policy::decide` answer alike, whatever the tables hold: also tables that no compiler
-//! would write.
+//! The loaded program and `common::policy::decide` answer alike, and of what is tried as `shadow` does, whatever the
+//! tables hold: also tables that no compiler would write.
 
 use super::lab::Lab;
 use super::lab::cast::{At, MEMBERS, Member};
@@ -15,9 +15,10 @@ use weft_common::id::{AppId, Epoch, Identity, RoleId};
 use weft_common::parse::Ports;
 use weft_common::policy::{
     Action as Verdict, Direction, PeerKey, PrefixKey, Query, Rank, Rule, RuleKey, RuleSet, Rules, SetKey, Winner,
-    decide,
+    decide, earlier, shadow,
 };
 use weft_common::route::{Endpoint, Hop, Route};
+use weft_common::table::{Account, Counts};
 use weft_common::verdict::DropReason;
 use weft_tests::dice::Dice;
 use weft_tests::frame::icmp::message;
@@ -122,8 +123,8 @@ impl Policy {
         let subjects = APPS.iter().flat_map(|app| ROLES.map(|role| (*app, role)));
         for (app, role) in subjects {
             for direction in [Direction::Ingress, Direction::Egress] {
-                // The half that is not in force holds something else.
-                for slot in [0, 1] {
+                // The half that is not in force holds something else, and so does what is tried.
+                for slot in [0, 1, SetKey::SHADOW, 1 | SetKey::SHADOW] {
                     if dice.chance(90) {
                         // Of most the last stage holds; some have none that does, or go on behind it.
                         let stages = if dice.chance(40) { dice.below(RuleSet::STAGES + 2) } else { 0 };
@@ -244,6 +245,19 @@ fn case(dice: &mut Dice, senders: &BTreeMap<&str, Identity>, receivers: &BTreeMa
     Case { sender, frame, query, key }
 }
 
+/// What the program makes of a packet: why it is dropped, or its flow's rule, the one that is tried, and its end.
+type Found = Result<Option<(u32, u32, u64)>, DropReason>;
+
+/// What it has to make of one, and what it counts it under.
+fn expected(policy: &Policy, (epoch, is_tried): (Epoch, bool), query: &Query) -> (Found, Account) {
+    let decision = decide(policy, epoch, query);
+    let passes = decision.verdict.is_ok().into();
+    let (tried, until) = if is_tried { shadow(policy, epoch, query, passes) } else { (0, 0) };
+    let found = decision.verdict.map(|()| Some((decision.rule, tried, earlier(decision.until, until))));
+    let account = Account::new(query.src.app, query.dst.app, decision.rule);
+    (found, Account { shadow: tried, ..account })
+}
+
 #[test]
 fn the_program_and_decide_answer_alike_on_random_tables() {
     let mut lab = Lab::two_hosts();
@@ -253,6 +267,7 @@ fn the_program_and_decide_answer_alike_on_random_tables() {
         .map(|member| (member.name, lab.link(At::A, member.name)))
         .collect();
     let mut asked = BTreeMap::<&str, u64>::new();
+    let mut tried = BTreeMap::<&str, u64>::new();
     for table in 0..TABLES {
         let mut dice = Dice(table);
         let policy = Policy::random(&mut dice);
@@ -268,7 +283,9 @@ fn the_program_and_decide_answer_alike_on_random_tables() {
         let (machine, space) = lab.machine(At::A);
         let (code, tables) = machine.program(Program::FromWorkload);
         policy.write(tables);
-        tables.write_epoch(epoch);
+        let is_tried = table % 8 != 0;
+        tables.write_epoch(epoch, is_tried.into());
+        tables.clear_traffic();
         for member in MEMBERS.iter().filter(|member| member.at == At::A) {
             let [v4, v6] = Family::BOTH.map(|family| Ip::from(member.ip(family)));
             let identity = senders[member.name];
@@ -288,18 +305,32 @@ fn the_program_and_decide_answer_alike_on_random_tables() {
                 if !seen.insert(case.key) {
                     continue;
                 }
+                let (expect, account) = expected(&policy, (epoch, is_tried), &case.query);
+                let counted = tables.account(&account);
                 let context = Context { link: links[case.sender.name], ..Context::default() };
                 let (code, _) = code.run(context, case.frame.bytes()).expect("run the program");
                 let after = tables.policy_drops();
                 let dropped: Vec<_> = after.iter().filter(|(reason, count)| before[*reason] != **count).collect();
                 let found = match (Action::of(Program::FromWorkload, code), &dropped[..]) {
-                    (Action::Redirect, []) => Ok(tables.flow(&case.key).map(|flow| (flow.rule, flow.until))),
+                    (Action::Redirect, []) => {
+                        Ok(tables.flow(&case.key).map(|flow| (flow.rule, flow.shadow, flow.until)))
+                    }
                     (_, [(reason, _)]) => Err(**reason),
                     other => panic!("{other:?} for {:?} {:?}", case.query, case.frame),
                 };
-                let decision = decide(&policy, epoch, &case.query);
-                let expect = decision.verdict.map(|()| Some((decision.rule, decision.until)));
-                assert_eq!(found, expect, "table {table}, {:?}: {decision:?}\n{:?}", case.query, case.frame);
+                let length = u32::try_from(case.frame.bytes().len()).expect("short");
+                let one =
+                    if found.is_ok() { Counts { flows: 1, ..Counts::packet(length, 0) } } else { Counts::drop(0) };
+                let counts = Counts { last: counted.last, ..tables.account(&account) };
+                let expect = (expect, counted.plus(one));
+                assert_eq!((found, counts), expect, "table {table}, {:?}, {account:?}\n{:?}", case.query, case.frame);
+                let outcome = match (is_tried, account.shadow, found.is_ok()) {
+                    (false, ..) => "nothing is tried",
+                    (_, 0, _) => "the same",
+                    (.., true) => "would drop",
+                    (.., false) => "would pass",
+                };
+                *tried.entry(outcome).or_default() += 1;
                 *asked.entry(found.map_or_else(DropReason::name, |_| "allowed")).or_default() += 1;
                 before = after;
             }
@@ -308,4 +339,5 @@ fn the_program_and_decide_answer_alike_on_random_tables() {
     lab.settle();
     let all: u64 = asked.values().sum();
     assert!(all >= 100_000 && asked.len() == 5 && asked.values().all(|count| *count > 1000), "{all}: {asked:?}");
+    assert!(tried.len() == 4 && tried.values().all(|count| *count > 1000), "{tried:?}");
 }

@@ -2,13 +2,13 @@
 
 use super::flow::{RULE, established};
 use super::lab::Lab;
-use super::lab::cast::{At, BLOG, DB, Member, Net, PRESS, SHOP, STORE, WEB};
+use super::lab::cast::{At, BLOG, DB, Net, PRESS, SHOP, STORE, WEB};
 use super::lab::rules::END;
 use std::time::Duration;
 use weft_common::flow::State;
-use weft_common::id::{Identity, PeerId, RoleId};
+use weft_common::id::{Identity, RoleId};
 use weft_common::policy::{Direction, SetKey};
-use weft_common::route::{Endpoint, Hop, Route};
+use weft_common::route::Endpoint;
 use weft_common::verdict::DropReason;
 use weft_tests::frame::decoded::{Decoded, Transport};
 use weft_tests::frame::flags::RST;
@@ -214,7 +214,7 @@ fn a_role_that_is_not_known_here_yet_ends_no_connection() {
 
     let mut lab = Lab::with_rules(&[RULE]);
     for net in Net::ALL {
-        forget_role(&mut lab, At::B, WEB, net);
+        lab.forget_role(At::B, WEB, net.inner);
         lab.over(net);
         established(&mut lab, net);
         let told = lab.watch(At::B, STORE.name);
@@ -242,7 +242,7 @@ fn a_new_role_is_not_denied_by_what_holds_for_everybody_else() {
 
     let mut lab = Lab::with_rules(&RULES);
     for net in Net::ALL {
-        forget_role(&mut lab, At::A, STORE, net);
+        lab.forget_role(At::A, STORE, net.inner);
         lab.over(net);
         established(&mut lab, net);
         let told = lab.watch(At::A, WEB.name);
@@ -267,7 +267,7 @@ fn a_new_role_is_not_denied_by_what_holds_for_everybody_else() {
 fn whom_a_connection_has_come_to_be_with_decides_once_policy_knows_him() {
     let mut lab = Lab::with_rules(&[RULE]);
     for net in Net::ALL {
-        forget_role(&mut lab, At::B, WEB, net);
+        lab.forget_role(At::B, WEB, net.inner);
         lab.over(net);
         established(&mut lab, net);
         for direction in [Direction::Ingress, Direction::Egress] {
@@ -303,7 +303,7 @@ fn whom_a_connection_has_come_to_be_with_decides_once_policy_knows_him() {
 fn what_a_flow_knows_of_a_role_decides_where_nothing_else_knows_it() {
     let mut lab = Lab::with_rules(&[RULE]);
     for net in Net::ALL {
-        forget_role(&mut lab, At::B, WEB, net);
+        lab.forget_role(At::B, WEB, net.inner);
         lab.over(net);
         established(&mut lab, net);
         let [store, web] = net.pair([STORE, WEB]);
@@ -328,7 +328,7 @@ fn what_a_flow_knows_of_a_role_decides_where_nothing_else_knows_it() {
 fn what_a_flow_of_datagrams_knew_of_a_role_does_not_decide() {
     let mut lab = Lab::with_rules(&[RULE]);
     for net in Net::ALL {
-        forget_role(&mut lab, At::B, WEB, net);
+        lab.forget_role(At::B, WEB, net.inner);
         lab.over(net);
         let [web, store] = net.pair([WEB, STORE]);
         lab.delivers([WEB, STORE], &udp(web, store).ports(40000, 53).frame());
@@ -390,13 +390,6 @@ fn a_revoked_datagram_flow_is_told_prohibited() {
         lab.enforce(&[RULE]);
         lab.settle();
     }
-}
-
-/// A host knows of somebody elsewhere where he is and which app he is of, and his role by his packets alone.
-fn forget_role(lab: &mut Lab, at: At, of: Member, net: Net) {
-    let unknown = Identity::new(of.app, RoleId::UNKNOWN);
-    let route = Route { hop: Hop::peer(PeerId(of.at.number().into())), identity: unknown, ..Route::default() };
-    lab.tables(at).route((128, of.ip(net.inner).into()), route);
 }
 
 #[track_caller]

@@ -17,9 +17,9 @@ use event::Event;
 use machine::{Context, Machine, Program, Run, Tables};
 use ran::{Action, Ran};
 use rig::{Rig, Space};
-use rules::Rules;
+use rules::{Compiled, Rules};
 use state::{Changes, State};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
@@ -58,7 +58,8 @@ impl Lab {
         Self::with_rules(&[])
     }
 
-    /// Under rules as `allow shop/web -> blog/db tcp/5432`.
+    /// Under rules as `allow shop/web -> blog/db tcp/5432`, `shadow deny shop -> blog` and defaults as
+    /// `shop: from-host closed`.
     #[track_caller]
     pub(crate) fn with_rules(lines: &[&str]) -> Self {
         let mut lab = Self::empty();
@@ -99,18 +100,14 @@ impl Lab {
     #[track_caller]
     pub(crate) fn enforce_on(&mut self, at: At, lines: &[&str]) {
         let compiled = Rules::new(lines).compile(self.epoch.next());
-        self.machine(at).0.enforce(&compiled);
-        self.write_config(at, self.epoch.next());
+        self.enforce_compiled(at, &compiled, self.epoch.next());
     }
 
     /// The next epoch, with the same rules: as when only placement changes.
     pub(crate) fn bump(&mut self) {
         self.epoch = self.epoch.next();
         let compiled = self.rules.compile(self.epoch);
-        for machine in self.machines() {
-            machine.enforce(&compiled);
-        }
-        [At::A, At::B].into_iter().for_each(|at| self.write_config(at, self.epoch));
+        [At::A, At::B].into_iter().for_each(|at| self.enforce_compiled(at, &compiled, self.epoch));
     }
 
     /// The end of the rules that end. No table changes by it: the time at which they do is put into the past.
@@ -350,6 +347,13 @@ impl Lab {
         self.tables(member.at).endpoints.insert(link, endpoint, 0).expect("write an endpoint");
     }
 
+    /// Host `at` knows of an endpoint elsewhere where it is and which app it is of, and its role by its packets alone.
+    pub(crate) fn forget_role(&mut self, at: At, member: Member, family: Family) {
+        let hop = Hop::peer(PeerId(member.at.number().into()));
+        let route = Route { hop, identity: Identity::new(member.app, RoleId::UNKNOWN), ..Route::default() };
+        self.tables(at).route((128, member.ip(family).into()), route);
+    }
+
     /// Who gets copies: the app's endpoints here, and the hosts that have some.
     fn write_members(&mut self, at: At) {
         for app in APPS {
@@ -384,8 +388,9 @@ impl Lab {
         self.tables(at).peers.set(peer.number().into(), record, 0).expect("write a peer");
     }
 
-    fn write_config(&mut self, at: At, epoch: Epoch) {
-        let config = Config { epoch, gateway: self.link(at, "gateway"), port: PORT.into(), shadow: 0 };
+    fn enforce_compiled(&mut self, at: At, compiled: &Compiled, epoch: Epoch) {
+        self.machine(at).0.enforce(compiled);
+        let config = Config { epoch, gateway: self.link(at, "gateway"), port: PORT.into(), shadow: compiled.shadow };
         self.tables(at).config.set(0, config, 0).expect("write the configuration");
     }
 }
@@ -395,6 +400,15 @@ impl Lab {
     /// What a host has counted under an account.
     pub(crate) fn account(&self, at: At, account: Account) -> Counts {
         self.states()[at as usize].traffic.get(&account).copied().unwrap_or_default()
+    }
+
+    /// What a host has counted of rules that are tried, by their numbers.
+    pub(crate) fn tried(&self, at: At) -> BTreeMap<u32, Counts> {
+        let mut sums = BTreeMap::<_, Counts>::new();
+        for (account, counts) in self.states()[at as usize].traffic.iter().filter(|(account, _)| account.shadow != 0) {
+            sums.entry(account.shadow).or_default().add(*counts);
+        }
+        sums
     }
 
     /// How many accounts a host has.

@@ -24,6 +24,7 @@ mod real;
 mod replicate;
 mod report;
 mod segment_size;
+mod shadow;
 mod spoof;
 mod start;
 mod station;

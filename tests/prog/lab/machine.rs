@@ -243,10 +243,7 @@ impl Machine {
         tables.clear_policy();
         reset(&mut tables.drops);
         reset(&mut tables.uncounted);
-        let traffic = &mut tables.traffic;
-        for account in traffic.keys().collect::<Result<Vec<_>, _>>().expect("read the counters") {
-            traffic.remove(&account).expect("remove counters");
-        }
+        tables.clear_traffic();
         assert_eq!(self.state(), State { drops: vec![0; DropReason::COUNT], ..State::default() });
     }
 
@@ -342,10 +339,22 @@ impl Tables {
         clear_trie(&mut self.rules);
     }
 
-    /// The rules in force are those of this epoch.
-    pub(crate) fn write_epoch(&mut self, epoch: Epoch) {
+    /// The rules in force are those of this epoch, and whether others are tried is as `Config::shadow` says.
+    pub(crate) fn write_epoch(&mut self, epoch: Epoch, shadow: u32) {
         let config = self.config.get(&0, 0).expect("read the configuration");
-        self.config.set(0, Config { epoch, ..config }, 0).expect("write the configuration");
+        self.config.set(0, Config { epoch, shadow, ..config }, 0).expect("write the configuration");
+    }
+
+    /// Forgets what was counted by pair of apps and rule.
+    pub(crate) fn clear_traffic(&mut self) {
+        for account in self.traffic.keys().collect::<Result<Vec<_>, _>>().expect("read the counters") {
+            self.traffic.remove(&account).expect("remove counters");
+        }
+    }
+
+    /// What was counted under an account.
+    pub(crate) fn account(&self, account: &Account) -> Counts {
+        self.traffic.get(account, 0).as_ref().map(total).unwrap_or_default()
     }
 
     /// What policy has dropped, by reason.
@@ -403,7 +412,7 @@ fn total(values: &PerCpuValues<Counts>) -> Counts {
 impl Machine {
     /// Writes compiled rules beside those in force.
     pub(crate) fn enforce(&mut self, compiled: &Compiled) {
-        let Compiled { sets, peer_lists, prefix_lists, rules } = compiled;
+        let Compiled { sets, peer_lists, prefix_lists, rules, shadow: _ } = compiled;
         let Tables {
             sets: sets_table, peer_lists: peers_table, prefix_lists: prefixes_table, rules: rules_table, ..
         } = &mut self.tables;

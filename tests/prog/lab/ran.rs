@@ -10,7 +10,8 @@ use super::state::State;
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, Ipv4Addr};
 use weft_common::addr::{Ip, Mac};
-use weft_common::event::Hook;
+use weft_common::event::sample::SHADOW;
+use weft_common::event::{Hook, Kind};
 use weft_common::flow::FlowKey;
 use weft_common::header::protocol;
 use weft_common::id::PeerId;
@@ -225,7 +226,8 @@ impl Ran {
             .collect();
         assert!(drops.len() <= 1, "told twice: {self}");
         for drop in drops {
-            assert_eq!(Some(drop.reason), self.reason().map(|reason| reason as u32), "another reason is told: {self}");
+            let told = self.reason().map_or((Kind::Shadow, SHADOW), |reason| (Kind::Drop, reason as u32));
+            assert_eq!((drop.kind, drop.reason), (told.0 as u32, told.1), "something else is told: {self}");
             assert_eq!(
                 (Hook::from_raw(drop.hook).name(), drop.link),
                 (self.program.name(), self.context.link),

@@ -2,7 +2,7 @@
 //!
 //! The real one is `weft::plan::rules`; here a rule names one port or none, and every subject has a set of its own.
 //! What the defaults are is said there too: inside an app open, between apps closed, to the outside and from the host
-//! open.
+//! open. `shop: from-host closed`, as a line among the rules, says otherwise.
 
 use super::cast::{APPS, BLOG, ROLE_DB, ROLE_WEB, SHOP};
 use std::collections::BTreeMap;
@@ -15,6 +15,8 @@ use weft_common::policy::{Action, Direction, PeerKey, PrefixKey, Rank, Rule, Rul
 /// `allow shop/web -> blog/db tcp/5432`, read.
 #[derive(Clone, Copy, Debug)]
 struct Written {
+    /// Its line, counted from 1.
+    id: u32,
     action: Action,
     from: Who,
     to: Who,
@@ -22,10 +24,30 @@ struct Written {
     precedence: i32,
     /// Whether it ends, when the story says so.
     ends: bool,
+    /// Whether it is only tried.
+    shadow: bool,
+}
+
+/// What an app is told beside rules: `shop: from-host closed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Setting {
+    FromHostClosed,
+    ToOutsideClosed,
+    /// All of its policy is only tried.
+    Shadow,
+}
+
+/// Which rules count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum View {
+    InForce,
+    Tried,
 }
 
 /// When all ends that does, by the clock that counts from the boot: not in any story's time.
 pub(crate) const END: u64 = u64::MAX;
+
+const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Who {
@@ -50,99 +72,143 @@ pub(crate) struct Compiled {
     pub(crate) peer_lists: Vec<(PeerKey, u32)>,
     pub(crate) prefix_lists: Vec<((u32, PrefixKey), u32)>,
     pub(crate) rules: Vec<((u32, RuleKey), Rule)>,
+    /// As `Config::shadow`.
+    pub(crate) shadow: u32,
 }
 
-/// All rules, one per line of text.
+/// All rules, and what apps are told beside them, one per line of text.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Rules(Vec<Written>);
+pub(crate) struct Rules {
+    written: Vec<Written>,
+    settings: Vec<(AppId, Setting)>,
+}
 
 impl Rules {
-    /// Reads rules; an empty line is none. The number of a rule is its line, counted from 1.
+    /// Reads rules and settings. The number of a rule is its line, counted from 1.
     #[track_caller]
     pub(crate) fn new(lines: &[&str]) -> Self {
-        Self(lines.iter().map(|line| read(line).unwrap_or_else(|| panic!("not a rule: {line}"))).collect())
+        let mut rules = Self::default();
+        for (line, id) in lines.iter().zip(1..) {
+            if let Some((name, said)) = line.split_once(": ") {
+                let read = app(name).zip(setting(said));
+                rules.settings.push(read.unwrap_or_else(|| panic!("not a setting: {line}")));
+            } else {
+                let read = read(line).unwrap_or_else(|| panic!("not a rule: {line}"));
+                rules.written.push(Written { id, ..read });
+            }
+        }
+        rules
     }
 
     /// The tables for the half that `epoch` names. Numbers of sets and lists are never used twice.
     pub(crate) fn compile(&self, epoch: Epoch) -> Compiled {
-        let mut tables = Compiled::default();
+        let mut tables = Compiled { shadow: self.is_tried().into(), ..Compiled::default() };
         let roles = [RoleId::NONE, ROLE_WEB, ROLE_DB, RoleId::UNKNOWN];
         let apps = APPS.iter().flat_map(|app| roles.map(|role| Identity::new(*app, role)));
-        for subject in apps.chain([Identity::HOST, Identity::OUTSIDE]) {
-            for direction in [Direction::Ingress, Direction::Egress] {
-                let concerns = |rule: &Written| {
-                    let own = if direction == Direction::Ingress { rule.to } else { rule.from };
-                    own.matches(subject, rule.action)
-                };
-                if self.0.iter().any(|rule| rule.ends && concerns(rule)) {
-                    self.compile_set(&mut tables, epoch, (subject, direction), (0, END));
-                    self.compile_set(&mut tables, epoch, (subject, direction), (1, 0));
-                } else {
-                    self.compile_set(&mut tables, epoch, (subject, direction), (0, 0));
+        let subjects: Vec<_> = apps.chain([Identity::HOST, Identity::OUTSIDE]).collect();
+        let views = [(View::InForce, 0), (View::Tried, SetKey::SHADOW)];
+        for (view, bit) in views.into_iter().take(if self.is_tried() { 2 } else { 1 }) {
+            for (subject, direction) in subjects.iter().flat_map(|one| DIRECTIONS.map(|direction| (*one, direction))) {
+                let flags = self.flags(subject.app, direction, view);
+                let rules = self.rules_of(subject, direction, view);
+                // In the second stage what ends has ended.
+                let ends = rules.iter().any(|rule| rule.ends);
+                let stages = if ends { &[(0, END), (1, 0)][..] } else { &[(0, 0)] };
+                for &(stage, until) in stages {
+                    let key = SetKey { stage, ..SetKey::new(subject, direction, epoch.slot() | bit) };
+                    let id = u32::try_from(tables.sets.len() + 1).expect("few sets") + epoch.0 * 1000;
+                    let holds = rules.iter().filter(|rule| stage == 0 || !rule.ends);
+                    tables.compile_set(key, RuleSet { id, flags, until }, holds);
                 }
             }
         }
         tables
     }
 
-    /// One stage, and until when it holds. In the second what ends has ended.
-    fn compile_set(
-        &self,
-        tables: &mut Compiled,
-        epoch: Epoch,
-        (subject, direction): (Identity, Direction),
-        (stage, until): (u32, u64),
-    ) {
-        let number = u32::try_from(tables.sets.len() + 1).expect("few sets") + epoch.0 * 1000;
+    /// Whether any rule, or an app's policy, is only tried.
+    fn is_tried(&self) -> bool {
+        self.written.iter().any(|rule| rule.shadow)
+            || self.settings.iter().any(|(_, setting)| *setting == Setting::Shadow)
+    }
+
+    /// The rules of a subject. One whose app is only tried has none in force.
+    fn rules_of(&self, subject: Identity, direction: Direction, view: View) -> Vec<Written> {
+        if view == View::InForce && self.says(subject.app, Setting::Shadow) {
+            return Vec::new();
+        }
+        let is_one = |rule: &&Written| {
+            let own = if direction == Direction::Ingress { rule.to } else { rule.from };
+            own.matches(subject, rule.action) && (view == View::Tried || !rule.shadow)
+        };
+        self.written.iter().filter(is_one).copied().collect()
+    }
+
+    /// The defaults of an app, and whether what is not IP passes inside it.
+    fn flags(&self, app: AppId, direction: Direction, view: View) -> u32 {
+        if view == View::InForce && self.says(app, Setting::Shadow) {
+            return RuleSet::OPEN | RuleSet::FRAMES_INSIDE;
+        }
+        let frames = if self.is_open_inside(app) { RuleSet::FRAMES_INSIDE } else { 0 };
+        let without = |setting, flags| if self.says(app, setting) { flags } else { 0 };
+        let outside = RuleSet::OPEN_HOST | RuleSet::OPEN_OUTSIDE;
+        let closed = match direction {
+            _ if !app.is_application() => 0,
+            Direction::Ingress => {
+                RuleSet::OPEN_APPS | RuleSet::OPEN_OUTSIDE | without(Setting::FromHostClosed, RuleSet::OPEN_HOST)
+            }
+            Direction::Egress => without(Setting::ToOutsideClosed, outside),
+        };
+        frames | RuleSet::OPEN & !closed
+    }
+
+    fn says(&self, app: AppId, setting: Setting) -> bool {
+        self.settings.contains(&(app, setting))
+    }
+}
+
+impl Compiled {
+    /// Adds a set of these rules, beside what else it says.
+    fn compile_set<'a>(&mut self, key: SetKey, set: RuleSet, own: impl Iterator<Item = &'a Written>) {
         let mut lists: BTreeMap<Who, Vec<(Traffic, Rule)>> = BTreeMap::new();
-        let is_closed = subject.app.is_application() && direction == Direction::Ingress;
-        for (rule, id) in self.0.iter().zip(1..).filter(|(rule, _)| stage == 0 || !rule.ends) {
-            let (own, peer) = match direction {
-                Direction::Ingress => (rule.to, rule.from),
-                Direction::Egress => (rule.from, rule.to),
-            };
-            if own.matches(subject, rule.action) {
-                let rank = Rank::new(rule.precedence, rule.action);
-                let under = if rule.precedence < Rank::UPPER { Winner { rank, id } } else { Winner::default() };
-                for peer in [Some(peer), peer.unknown(rule.action)].into_iter().flatten() {
-                    lists.entry(peer).or_default().push((rule.traffic, Rule { top: Winner { rank, id }, under }));
-                }
+        for &Written { id, action, from, to, traffic, precedence, .. } in own {
+            let peer = if key.direction == Direction::Ingress as u8 { from } else { to };
+            let rank = Rank::new(precedence, action);
+            let under = if precedence < Rank::UPPER { Winner { rank, id } } else { Winner::default() };
+            for peer in [Some(peer), peer.unknown(action)].into_iter().flatten() {
+                lists.entry(peer).or_default().push((traffic, Rule { top: Winner { rank, id }, under }));
             }
         }
         let is_prefix = |who: &Who| matches!(who, Who::Prefix(..));
         let has = |found, flag| if found { flag } else { 0 };
         let flags = has(lists.keys().any(|who| !is_prefix(who)), RuleSet::HAS_RULES)
-            | has(lists.keys().any(is_prefix), RuleSet::HAS_PREFIXES)
-            | has(self.is_open_inside(subject.app), RuleSet::FRAMES_INSIDE)
-            | if is_closed { RuleSet::OPEN_INSIDE | RuleSet::OPEN_HOST } else { RuleSet::OPEN };
-        let key = SetKey { stage, ..SetKey::new(subject, direction, epoch.slot()) };
-        tables.sets.push((key, RuleSet { id: number, flags, until }));
+            | has(lists.keys().any(is_prefix), RuleSet::HAS_PREFIXES);
+        let id = set.id;
+        self.sets.push((key, RuleSet { flags: set.flags | flags, ..set }));
         for (place, (peer, rules)) in (0..).zip(&lists) {
-            let list = number * 100 + place;
-            let peer_key = |app, role| PeerKey { set: number, app, role, reserved: 0 };
+            let list = id * 100 + place;
+            let peer_key = |app, role| PeerKey { set: id, app, role, reserved: 0 };
             match *peer {
-                Who::Any => tables.peer_lists.push((peer_key(AppId::ANY, RoleId::ANY), list)),
-                Who::App(app) => tables.peer_lists.push((peer_key(app, RoleId::ANY), list)),
-                Who::Exactly(app, role) => tables.peer_lists.push((peer_key(app, role), list)),
-                Who::Prefix(addr, len) => {
-                    tables.prefix_lists.push(((32 + len, PrefixKey { set: number, addr }), list));
-                }
+                Who::Any => self.peer_lists.push((peer_key(AppId::ANY, RoleId::ANY), list)),
+                Who::App(app) => self.peer_lists.push((peer_key(app, RoleId::ANY), list)),
+                Who::Exactly(app, role) => self.peer_lists.push((peer_key(app, role), list)),
+                Who::Prefix(addr, len) => self.prefix_lists.push(((32 + len, PrefixKey { set: id, addr }), list)),
             }
             for (traffic, _) in rules {
-                tables.rules.push((traffic.key(list), winner(rules, *traffic)));
+                self.rules.push((traffic.key(list), winner(rules, *traffic)));
             }
         }
     }
 }
 
 impl Rules {
-    /// Whether no rule speaks of an app's own endpoints on both sides. Every prefix might.
+    /// Whether no rule in force speaks of an app's own endpoints on both sides. Every prefix might.
     fn is_open_inside(&self, app: AppId) -> bool {
         let may_be = |who: Who| match who {
             Who::Any | Who::Prefix(..) => true,
             Who::App(named) | Who::Exactly(named, _) => named == app,
         };
-        app.is_application() && !self.0.iter().any(|rule| may_be(rule.from) && may_be(rule.to))
+        let is_spoken_of = |rule: &Written| !rule.shadow && may_be(rule.from) && may_be(rule.to);
+        app.is_application() && !self.written.iter().any(is_spoken_of)
     }
 }
 
@@ -198,6 +264,7 @@ impl Traffic {
 }
 
 fn read(line: &str) -> Option<Written> {
+    let (shadow, line) = line.strip_prefix("shadow ").map_or((false, line), |line| (true, line));
     let mut words = line.split_whitespace();
     let action = words.next()?;
     let action = Action::ALL.into_iter().find(|known| known.name() == action)?;
@@ -206,7 +273,7 @@ fn read(line: &str) -> Option<Written> {
         return None;
     }
     let to = who(words.next()?)?;
-    let mut written = Written { action, from, to, traffic: Traffic::ANY, precedence: 10, ends: false };
+    let mut written = Written { id: 0, action, from, to, traffic: Traffic::ANY, precedence: 10, ends: false, shadow };
     while let Some(word) = words.next() {
         if word == "ends" {
             written.ends = true;
@@ -226,11 +293,6 @@ fn who(text: &str) -> Option<Who> {
         let len: u32 = len.parse().ok()?;
         return Some(Who::Prefix(addr.into(), if addr.is_ipv4() { 96 + len } else { len }));
     }
-    let app = |name| match name {
-        "shop" => Some(SHOP),
-        "blog" => Some(BLOG),
-        _ => None,
-    };
     match text.split_once('/') {
         Some((name, "web")) => Some(Who::Exactly(app(name)?, ROLE_WEB)),
         Some((name, "db")) => Some(Who::Exactly(app(name)?, ROLE_DB)),
@@ -239,6 +301,23 @@ fn who(text: &str) -> Option<Who> {
         None if text == "host" => Some(Who::Exactly(AppId::HOST, RoleId::NONE)),
         None if text == "outside" => Some(Who::Exactly(AppId::OUTSIDE, RoleId::NONE)),
         None => Some(Who::App(app(text)?)),
+    }
+}
+
+fn app(name: &str) -> Option<AppId> {
+    match name {
+        "shop" => Some(SHOP),
+        "blog" => Some(BLOG),
+        _ => None,
+    }
+}
+
+fn setting(said: &str) -> Option<Setting> {
+    match said {
+        "from-host closed" => Some(Setting::FromHostClosed),
+        "to-outside closed" => Some(Setting::ToOutsideClosed),
+        "shadow on" => Some(Setting::Shadow),
+        _ => None,
     }
 }
 

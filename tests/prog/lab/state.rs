@@ -4,6 +4,7 @@ use super::cast::app_name;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use weft_common::flow::{Flow, FlowKey, State as FlowState};
+use weft_common::policy::BY_DEFAULT;
 use weft_common::route::{Hop, HopKind};
 use weft_common::table::{Account, Counts};
 use weft_common::verdict::DropReason;
@@ -53,6 +54,17 @@ impl State {
             }
         }
         counts("uncounted", &self.uncounted);
+        for (Account { shadow, .. }, Counts { packets, flows, drops, .. }) in &self.traffic {
+            let by = match *shadow {
+                0 => continue,
+                BY_DEFAULT => "default".into(),
+                number => number.to_string(),
+            };
+            // In the words of `weft policy ls`.
+            add(format!("tried-{by}.would-drop"), *packets);
+            add(format!("tried-{by}.would-drop-flows"), *flows);
+            add(format!("tried-{by}.would-pass"), *drops);
+        }
         add("flows".into(), self.flows.len() as u64);
         add("datagrams".into(), self.datagrams);
         add("groups".into(), self.groups);
@@ -93,10 +105,10 @@ impl Display for State {
         for (reason, count) in DropReason::ALL.iter().zip(&self.drops).filter(|(_, count)| **count > 0) {
             writeln!(f, "  dropped {count} {}: {}", reason.name(), reason.explain())?;
         }
-        for (Account { src, dst, rule, shadow: _ }, Counts { packets, bytes, flows, drops, last: _ }) in &self.traffic {
+        for (Account { src, dst, rule, shadow }, Counts { packets, bytes, flows, drops, last: _ }) in &self.traffic {
             let (src, dst) = (app_name(*src), app_name(*dst));
             let counted = format!("{packets} packets, {bytes} bytes, {flows} flows, {drops} drops");
-            writeln!(f, "  {src} to {dst} by rule {rule}: {counted}")?;
+            writeln!(f, "  {src} to {dst} by rule {rule}, tried {shadow}: {counted}")?;
         }
         for (key, flow) in &self.flows {
             let [a, b] = [0, 1].map(|side| {
