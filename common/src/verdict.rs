@@ -106,6 +106,18 @@ impl DropReason {
     pub fn from_index(index: usize) -> Option<Self> {
         Self::ALL.get(index).copied()
     }
+
+    /// Whether policy refuses what is dropped for the reason with this number: a rule, a default, or the want of both.
+    #[inline(always)]
+    pub const fn is_of_policy(number: u32) -> bool {
+        const POLICY: u64 = 1 << DropReason::PolicyDenied as u32
+            | 1 << DropReason::PolicyRejected as u32
+            | 1 << DropReason::PolicyDefault as u32
+            | 1 << DropReason::PolicyAbsent as u32
+            | 1 << DropReason::PolicyRevoked as u32;
+        const { assert!(Self::COUNT <= 64) };
+        POLICY >> (number & 63) & 1 == 1
+    }
 }
 
 #[cfg(test)]
@@ -120,6 +132,8 @@ mod tests {
             assert_eq!(DropReason::from_index(index), Some(*reason));
             assert_eq!(*reason as usize, index);
             assert!(reason.explain().ends_with('.'), "{}", reason.name());
+            let number = u32::try_from(index).expect("few");
+            assert_eq!(DropReason::is_of_policy(number), reason.name().starts_with("policy-"));
         }
     }
 }

@@ -7,6 +7,7 @@ use weft_common::event::{Drop, Hook, Kind, MISS_BYTES, Miss, sample};
 use weft_common::header::protocol;
 use weft_common::id::AppId;
 use weft_common::table::Counts;
+use weft_common::verdict::DropReason;
 
 use crate::maps;
 use crate::packet::Skb;
@@ -14,7 +15,11 @@ use crate::run::Run;
 
 /// Reports a drop, if its reason has not been reported too often, and counts it for the pair of apps and the rule.
 #[inline(never)]
-pub fn dropped(skb: &Skb, run: &Run) {
+pub fn dropped(skb: &Skb, run: &mut Run) {
+    if !DropReason::is_of_policy(run.reason) {
+        // Policy has let it pass, if it was asked: no rule that is tried would bring it through.
+        run.shadow = 0;
+    }
     let (src, dst) = (run.sender.identity, run.receiver.identity);
     if src.app != AppId::ANY && dst.app != AppId::ANY {
         maps::count_traffic(&run.account(), Counts::drop(run.now));

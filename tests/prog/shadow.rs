@@ -10,11 +10,13 @@ use std::net::Ipv4Addr;
 use weft_common::event::sample::SHADOW;
 use weft_common::event::{Drop, Hook, Kind};
 use weft_common::policy::Direction;
+use weft_common::tunnel::inner_mtu;
 use weft_common::verdict::DropReason;
 use weft_tests::frame::icmp::{Problem, echo_reply, echo_request, error};
 use weft_tests::frame::packet::Packet;
 use weft_tests::frame::tunnel::Vxlan;
 use weft_tests::frame::{BROADCAST, Frame, Station, tcp, udp};
+use weft_tests::underlay::Family;
 
 /// What is in force, and what is only tried.
 const WOULD_DROP: [&str; 2] = ["allow shop -> blog tcp", "shadow deny shop/web -> blog/db tcp/5432"];
@@ -454,4 +456,32 @@ fn copies_are_not_tried() {
     ran.absorbed();
     assert_eq!(told(&ran), None);
     lab.assert_only_changed(&["a.shop>shop.packets +3"]);
+}
+
+/// It is not for want of a rule that it does not arrive.
+#[test]
+fn what_policy_lets_pass_and_is_dropped_all_the_same_is_not_what_would_pass() {
+    let mut lab = Lab::with_rules(&["shadow deny shop/web -> shop/db udp"]);
+    for net in Net::ALL {
+        lab.over(net);
+        let [web, db] = net.pair([WEB, DB]);
+        let mtu = inner_mtu(1500, net.outer == Family::V4);
+        let length = usize::try_from(mtu).expect("short");
+        let frame = udp(web, db).dont_fragment().payload_length(length).frame();
+        for _ in 0..2 {
+            let ran = lab.sends(WEB, &frame);
+            ran.answered();
+            let told = told(&ran).expect("it is told");
+            assert_eq!((told.kind, told.reason, told.shadow), (1, DropReason::TooBig as u32, 0));
+        }
+        lab.assert_only_changed(&[
+            "a.drops.too-big +2",
+            "a.flows +1",
+            "a.shop>shop.flows +1",
+            "a.shop>shop.packets +2",
+            "a.shop>shop.drops +2",
+            "a.tried-1.would-drop +2",
+            "a.tried-1.would-drop-flows +1",
+        ]);
+    }
 }

@@ -223,8 +223,7 @@ pub(super) fn decision(verdict: Result<(), DropReason>) -> Decision {
 
 /// Whether a rule or a default refused it.
 pub(super) fn is_policy(verdict: Result<(), DropReason>) -> bool {
-    use DropReason::{PolicyAbsent, PolicyDefault, PolicyDenied, PolicyRejected, PolicyRevoked};
-    matches!(verdict, Err(PolicyAbsent | PolicyDefault | PolicyDenied | PolicyRejected | PolicyRevoked))
+    verdict.is_err_and(|reason| DropReason::is_of_policy(reason as u32))
 }
 
 fn query(from: &End, to: &End, what: Probe, family: Family) -> Query {
