@@ -152,6 +152,12 @@ pub mod sample {
             self.skipped = 0;
             Some(skipped)
         }
+
+        /// Notes that the event was not sent for which [`Self::take`] has said `skipped`.
+        #[inline(always)]
+        pub const fn lose(&mut self, skipped: u64) {
+            self.skipped += skipped + 1;
+        }
     }
 
     #[cfg(test)]
@@ -164,7 +170,11 @@ pub mod sample {
             let start = 10 * 1_000_000_000;
             let sent = (0..1000).filter(|_| bucket.take(start, RATE).is_some()).count() as u64;
             assert_eq!(sent, RATE);
-            assert_eq!(bucket.take(start + 1_000_000_000 / RATE, RATE), Some(1000 - RATE));
+            let step = 1_000_000_000 / RATE;
+            assert_eq!(bucket.take(start + step, RATE), Some(1000 - RATE));
+            // What could not be sent is among those of which the next one says that they were not.
+            bucket.lose(1000 - RATE);
+            assert_eq!(bucket.take(start + 2 * step, RATE), Some(1000 - RATE + 1));
         }
     }
 }

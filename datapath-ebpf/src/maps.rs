@@ -281,6 +281,15 @@ pub fn sampled(reason: u32, now: u64) -> Option<u64> {
     unsafe { (*bucket).take(now, sample::RATE) }
 }
 
+/// Notes that an event for which [`sampled`] has said `skipped` was not sent.
+#[inline(always)]
+pub fn lost_sample(reason: u32, skipped: u64) {
+    if let Some(bucket) = SAMPLES.get_ptr_mut(reason) {
+        // SAFETY: this CPU's own element; nothing else runs on it before this program ends.
+        unsafe { (*bucket).lose(skipped) };
+    }
+}
+
 /// Adds to an account.
 #[inline(always)]
 pub fn count_traffic(account: &Account, add: Counts) {

@@ -38,7 +38,10 @@ pub fn shadowed(skb: &Skb, run: &Run) {
 #[inline(always)]
 fn tell(skb: &Skb, run: &Run, kind: Kind, bucket: u32) {
     let Some(skipped) = maps::sampled(bucket, run.now) else { return };
-    let Some(mut entry) = maps::EVENTS.reserve::<Record<Drop>>(0) else { return };
+    let Some(mut entry) = maps::EVENTS.reserve::<Record<Drop>>(0) else {
+        maps::lost_sample(bucket, skipped);
+        return;
+    };
     // SAFETY: the reserved memory is a `Drop`, written whole; a plain record needs no initialised memory before.
     let event = unsafe {
         entry.as_mut_ptr().cast::<Drop>().write(Drop::default());

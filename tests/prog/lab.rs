@@ -192,6 +192,11 @@ impl Lab {
         self.machine(at).0.events()
     }
 
+    /// How many events of a bucket a host has not told since the last that it did.
+    pub(crate) fn untold(&mut self, at: At, bucket: u32) -> u64 {
+        self.machine(at).0.untold(bucket)
+    }
+
     /// How often a host has dropped for this reason.
     pub(crate) fn drops(&self, at: At, reason: DropReason) -> u64 {
         self.states()[at as usize].drops[reason as usize]

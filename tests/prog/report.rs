@@ -3,7 +3,8 @@
 use super::lab::Lab;
 use super::lab::cast::{At, DB, Net, PRESS, SHOP, WEB, address};
 use super::lab::event::Event;
-use weft_common::event::sample::RATE;
+use std::time::Duration;
+use weft_common::event::sample::{RATE, SHADOW};
 use weft_common::event::{Drop, Hook, MISS_BYTES, Miss};
 use weft_common::id::Identity;
 use weft_common::policy::Direction;
@@ -11,8 +12,11 @@ use weft_common::table::Account;
 use weft_common::verdict::DropReason;
 use weft_tests::frame::icmp::echo_request;
 use weft_tests::frame::tunnel::Vxlan;
-use weft_tests::frame::{Station, tcp, udp};
+use weft_tests::frame::{Frame, Station, tcp, udp};
 use weft_tests::underlay::Family;
+use weft_tests::wait::eventually_some;
+
+const SOON: Duration = Duration::from_secs(5);
 
 #[track_caller]
 fn dropped(events: &[Event]) -> Drop {
@@ -103,6 +107,53 @@ fn a_flood_of_drops_is_sampled_and_says_how_many_were_left_out() {
     let other = lab.sends(WEB, &syn.vlan(5));
     assert_eq!(dropped(&other.events).reason, DropReason::UnknownStation as u32);
     lab.settle();
+}
+
+/// The daemon may be slow, or dead: what then is not told is among what the next event says was not.
+#[test]
+fn what_finds_no_room_to_be_told_is_said_to_be_left_out() {
+    const SOME: u16 = 100;
+
+    let mut lab = Lab::with_rules(&["allow shop -> blog udp", "shadow deny shop -> blog udp"]);
+    for net in Net::LOCAL {
+        lab.over(net);
+        let [web, press] = net.pair([WEB, PRESS]);
+        let nobody = Station::new([2, 9, 9, 9, 9, 9], address(SHOP, At::A, 99, net.inner));
+        let syn = |number| tcp(web, press).ports(number, 22).syn();
+        // Of each flow that would be dropped the first packet is told.
+        let datagram = |number| udp(web, press).ports(number, 53).frame();
+        // Each takes as much room as one can, and nobody reads.
+        lab.floods(WEB, &udp(web, nobody).payload_length(MISS_BYTES).frame(), 1000);
+        let all = [(DropReason::PolicyDefault as u32, &syn as &dyn Fn(u16) -> Frame), (SHADOW, &datagram)];
+        for (_, frame) in all {
+            lab.floods_each(WEB, &(1..=SOME).map(frame).collect::<Vec<_>>());
+        }
+        let first = lab.told(At::A);
+        for (bucket, frame) in all {
+            let mut told = of_bucket(&first, bucket);
+            assert!((told.len() as u64) < RATE, "there was room: {} are told", told.len());
+            // There is room again, and a token soon.
+            let mut last = SOME;
+            let next = eventually_some(SOON, || {
+                last += 1;
+                lab.floods(WEB, &frame(last), 1);
+                of_bucket(&lab.told(At::A), bucket).pop()
+            });
+            assert!(next.skipped > 0);
+            told.push(next);
+            let accounted = told.iter().map(|told| 1 + told.skipped).sum::<u64>() + lab.untold(At::A, bucket);
+            assert_eq!(accounted, u64::from(last), "{told:?}");
+        }
+        lab.settle();
+    }
+}
+
+fn of_bucket(events: &[Event], bucket: u32) -> Vec<Drop> {
+    let drops = events.iter().filter_map(|event| match event {
+        Event::Drop(drop) if drop.reason == bucket => Some(*drop),
+        Event::Drop(_) | Event::Miss(..) => None,
+    });
+    drops.collect()
 }
 
 #[test]

@@ -192,6 +192,11 @@ impl Machine {
         }
     }
 
+    /// How many events of a bucket were not told since the last that was.
+    pub(crate) fn untold(&self, bucket: u32) -> u64 {
+        self.tables.samples.get(&bucket, 0).expect("read a bucket").iter().map(|bucket| bucket.skipped).sum()
+    }
+
     /// Puts the time into the past at which sets and flows end.
     pub(crate) fn end_comes(&mut self) {
         let Tables { sets, flows, .. } = self.tables();
