@@ -8,12 +8,12 @@ use weft_tests::netns::Netns;
 use weft_tests::traffic::{
     Outcome,
     ping::ping,
-    tcp::{TcpEcho, tcp_echo},
+    tcp::{TcpEcho, tcp_connect, tcp_echo},
     udp::{UdpEcho, udp_echo},
 };
 use weft_tests::underlay::Family;
 
-use super::{Cluster, SOON};
+use super::{Cluster, Container, SILENCE, SOON, segment::wait_for_rule};
 
 #[test]
 fn a_container_goes_out_as_its_host_and_stays_itself_inside() {
@@ -58,6 +58,44 @@ fn a_container_goes_out_as_its_host_and_stays_itself_inside() {
     cluster.weft(0, &["reset", "--yes"]);
     assert_eq!((switches(&host), ruleset(&host)), (forwarding, rules));
     assert_eq!(switches(&host).len(), before.len() + 1, "one more interface, for the way out");
+}
+
+#[test]
+fn an_app_that_is_closed_to_its_hosts_and_to_the_outside_is_opened_by_rules_alone() {
+    let mut cluster = Cluster::without_daemons(1, Family::V4);
+    let host = cluster.hosts[0].namespace().clone();
+    let outside = default_route_to(&host);
+    cluster.start(0);
+    cluster.hosts[0].wait_ready(super::READY);
+    let [shop, blog] = [("a1", "shop/web"), ("b1", "blog/db")].map(|(name, member)| cluster.container(0, name, member));
+    let servers = ["198.51.100.2:80", "[2001:db8:51::2]:80"].map(|server| server.parse::<SocketAddr>().unwrap());
+    let _servers = servers.map(|server| UdpEcho::start(&outside, server));
+    let _containers =
+        [&shop, &blog].map(|one| [one.at(80), one.at6(80), one.at(81)].map(|at| TcpEcho::start(&one.netns, at)));
+    // The host of a container, and the container of the outside, in both families.
+    let heard = |container: &Container, expect: Outcome| {
+        let within = if expect == Outcome::Reached { SOON } else { SILENCE };
+        for at in [container.at(80), container.at6(80)] {
+            assert_eq!(tcp_connect(&host, at, within), expect, "the host to {at}");
+        }
+        for server in servers {
+            assert_eq!(udp_echo(&container.netns, server, within), expect, "{} to {server}", container.v4);
+        }
+    };
+    heard(&shop, Outcome::Reached);
+    cluster.weft(0, &["app", "set", "shop", "--from-host", "closed", "--to-outside", "closed"]);
+    wait_for_rule(&cluster, 0);
+    heard(&shop, Outcome::TimedOut);
+    heard(&blog, Outcome::Reached);
+    cluster.weft(0, &["allow", "host", "shop/web", "tcp/80"]);
+    cluster.weft(0, &["allow", "shop/web", "outside", "udp/80"]);
+    wait_for_rule(&cluster, 2);
+    heard(&shop, Outcome::Reached);
+    // By no more than the rules say.
+    for server in servers {
+        assert_eq!(ping(&shop.netns, server.ip(), SILENCE), Outcome::TimedOut, "{server}");
+    }
+    assert_eq!(tcp_connect(&host, shop.at(81), SILENCE), Outcome::TimedOut);
 }
 
 /// A server behind an interface of the host that leads to no other host, which is where its default routes point.

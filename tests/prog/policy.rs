@@ -1,7 +1,8 @@
 //! Who may talk to whom. Every story runs in both families, inside and outside of the tunnel.
 
 use super::lab::Lab;
-use super::lab::cast::{At, CACHE, DB, Net, PLAIN, PRESS, SHOP, STORE, WEB};
+use super::lab::cast::{At, BLOG, CACHE, DB, Net, PLAIN, PRESS, SHOP, STORE, WEB};
+use weft_common::id::AppId;
 use weft_common::policy::{Direction, SetKey};
 use weft_tests::frame::icmp::echo_request;
 use weft_tests::frame::tunnel::Vxlan;
@@ -222,6 +223,52 @@ fn the_host_and_the_outside_are_identities_like_any_other() {
         ]);
         lab.sends(WEB, &udp(web, gateway).frame()).reaches_host();
         lab.sends(WEB, &tcp(web, net.outsider()).syn()).reaches_host();
+        lab.settle();
+    }
+}
+
+#[test]
+fn an_app_that_is_closed_to_hosts_and_to_the_outside_is_opened_by_rules_alone() {
+    let mut lab = Lab::with_rules(&[
+        "allow host -> shop/web tcp/80",
+        "allow shop/web -> outside udp/53",
+        "allow shop/web -> host udp/53",
+        "shop: from-host closed",
+        "shop: to-outside closed",
+    ]);
+    let (lan, into) = (lab.link(At::A, "lan"), lab.link(At::A, WEB.name));
+    for net in Net::ALL {
+        lab.over(net);
+        let (web, gateway, outsider) = (WEB.station(net.inner), At::A.gateway(SHOP, net.inner), net.outsider());
+        lab.host_sends(At::A, &tcp(gateway, web).ports(1, 81).syn()).dropped();
+        lab.host_sends(At::A, &echo_request(gateway, web, [1, 1]).frame()).dropped();
+        lab.sends(WEB, &tcp(web, outsider).ports(1, 53).syn()).dropped();
+        lab.sends(WEB, &echo_request(web, gateway, [1, 1]).frame()).dropped();
+        // Nor to and from other hosts.
+        lab.sends(WEB, &tcp(web, At::B.gateway(SHOP, net.inner)).syn()).dropped();
+        let db = DB.station(net.inner);
+        let asks = tcp(gateway, db).syn();
+        lab.host_sends(At::A, &asks).dropped();
+        let [a, b] = [At::A, At::B].map(|at| at.station(net.outer));
+        lab.receives(At::B, &Vxlan::new(a, b, AppId::HOST.0).group(0).wrap(&asks)).dropped();
+        lab.assert_only_changed(&[
+            "a.drops.policy-default +6",
+            "a.host>shop.drops +3",
+            "a.shop>outside.drops +1",
+            "a.shop>host.drops +2",
+            "b.drops.policy-default +1",
+            "b.host>shop.drops +1",
+        ]);
+        // What a rule lets through is answered.
+        lab.host_sends(At::A, &tcp(gateway, web).ports(1, 80).syn()).enters(WEB, into);
+        lab.sends(WEB, &tcp(web, gateway).ports(80, 1).syn_ack()).reaches_host();
+        lab.sends(WEB, &udp(web, outsider).ports(1, 53).frame()).reaches_host();
+        lab.host_routes(At::A, lan, &udp(outsider, web).ports(53, 1).frame()).enters(WEB, into);
+        lab.sends(WEB, &udp(web, gateway).ports(1, 53).frame()).reaches_host();
+        // The other app is as it was.
+        let (press, gateway) = (PRESS.station(net.inner), At::A.gateway(BLOG, net.inner));
+        lab.sends(PRESS, &tcp(press, outsider).syn()).reaches_host();
+        lab.host_sends(At::A, &tcp(gateway, press).syn()).enters(PRESS, lab.link(At::A, PRESS.name));
         lab.settle();
     }
 }
