@@ -133,6 +133,15 @@ impl Cluster {
         self.hosts[at].weft(&[arguments, &["--json"]].concat())
     }
 
+    /// As [`Self::weft`] with a change, and returns when every host enforces it.
+    fn weft_everywhere(&self, at: usize, arguments: &[&str]) -> Value {
+        let others = self.hosts.iter().enumerate().filter(|(host, _)| *host != at);
+        let others: Vec<_> =
+            others.map(|(host, daemon)| format!("--host-socket=h{}={}", host + 1, daemon.socket().display())).collect();
+        let others: Vec<_> = others.iter().map(String::as_str).collect();
+        self.weft(at, &[arguments, &["--wait"], &others].concat())
+    }
+
     /// How many things host `at` had to repair, by kind.
     fn repaired(&self, at: usize) -> BTreeMap<String, u64> {
         let status = self.weft(at, &["status"]);

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use weft_tests::traffic::{Outcome, prober::Prober, stream::Cause, stream::Stream, tcp::tcp_connect, udp::UdpEcho};
 use weft_tests::underlay::Family;
-use weft_tests::wait::eventually;
+use weft_tests::wait::{Deadline, eventually};
 
 use super::{Cluster, Container, READY, SILENCE, SOON, segment::wait_for_rule};
 
@@ -59,15 +59,9 @@ fn a_rule_ends_on_time_for_flows_that_speak_and_for_those_that_are_silent() {
     let (mut client, mut server) = silent(&web, &db, db.at(9002));
     assert!(stream.flows_within(SOON));
     let within = left(end) + ON_TIME;
-    for end_of_it in [&client, &server] {
-        end_of_it.set_read_timeout(Some(within)).unwrap();
-    }
     let (client_death, server_death) = stream.deaths_within(within);
     assert_eq!((client_death.cause, server_death.cause), (Cause::Reset, Cause::Reset));
-    for end_of_it in [&mut client, &mut server] {
-        let error = end_of_it.read(&mut [0]).expect_err("nobody has closed it");
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
-    }
+    assert_reset([&mut client, &mut server], Deadline::after(ON_TIME));
     let off = SystemTime::now().duration_since(end).expect("it does not end before its time");
     assert!(off < ON_TIME, "told {off:?} after the end");
     assert_eq!(tcp_connect(&web.netns, db.at(9002), SILENCE), Outcome::TimedOut);
@@ -122,13 +116,49 @@ fn connections_that_only_an_old_role_allowed_end_at_both_ends() {
         let (client, server) = stream.deaths_within(ON_TIME);
         assert_eq!((client.cause, server.cause), (Cause::Reset, Cause::Reset));
     }
-    for end in silent.iter_mut().flat_map(|(client, server)| [client, server]) {
-        end.set_read_timeout(Some(SOON)).unwrap();
-        let error = end.read(&mut [0]).expect_err("nobody has closed it");
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
-    }
+    assert_reset(silent.iter_mut().flat_map(|(client, server)| [client, server]), Deadline::after(SOON));
     // Who speaks is told by the programs. The daemon says how many of the others it has told.
     assert!(cluster.weft(0, &["status"])["revoked"].as_u64() >= Some(2));
+}
+
+/// Nobody has to send for it: from when a change is in force on every host, both ends are told within a second.
+#[test]
+fn what_a_change_of_rules_denies_ends_at_both_ends_within_a_second() {
+    const ALLOWED: &str = "shop/web -> blog/db tcp/9001-9002";
+    const OTHER: &str = "shop/web -> blog/db tcp/9003";
+
+    let cluster = Cluster::of(2, Family::V4);
+    let web = cluster.container(0, "a1", "shop/web");
+    let db = cluster.container(1, "b2", "blog/db");
+    for stays in [STAYS, OTHER] {
+        cluster.weft_everywhere(0, &["allow", stays]);
+    }
+    let echo = UdpEcho::start(&db.netns, db.at(9000));
+    let prober = Prober::start(&web.netns, echo.address(), Duration::from_millis(5));
+    let (mut client, mut server) = silent(&web, &db, db.at(9003));
+    // On the client's host and on the server's.
+    for (host, change) in [
+        (0, &["policy", "rm", &format!("allow {ALLOWED}")][..]),
+        (1, &["allow", ALLOWED, "--remove"]),
+        (1, &["deny", ALLOWED]),
+    ] {
+        cluster.weft_everywhere(0, &["allow", ALLOWED]);
+        let listening = [db.at(9001), db.at6(9001)].map(|at| Stream::listen(&db.netns, at));
+        let streams = listening.map(|listening| listening.connect_from(&web.netns, SOON));
+        let mut silent = [db.at(9002), db.at6(9002)].map(|at| silent(&web, &db, at));
+        assert!(streams.iter().all(|stream| stream.flows_within(SOON)));
+        cluster.weft_everywhere(host, change);
+        let deadline = Deadline::after(ON_TIME);
+        assert_reset(silent.iter_mut().flat_map(|(client, server)| [client, server]), deadline);
+        for stream in &streams {
+            let (client, server) = stream.deaths_within(deadline.left());
+            assert_eq!((client.cause, server.cause), (Cause::Reset, Cause::Reset), "{change:?}");
+        }
+        client.write_all(b"still here").unwrap();
+        server.set_read_timeout(Some(SOON)).unwrap();
+        server.read_exact(&mut [0; 10]).unwrap();
+    }
+    assert_eq!(prober.stop().lost, [0; 0], "what else is allowed goes on");
 }
 
 /// The server's host hears of the client's new role though nothing is sent, and does not end for the old one what is allowed.
@@ -160,4 +190,14 @@ fn silent(client: &Container, server: &Container, at: SocketAddr) -> (TcpStream,
     let here = client.netns.run(|| TcpStream::connect_timeout(&at, SOON)).expect("connect");
     let (there, _) = listener.accept().expect("take the connection");
     (here, there)
+}
+
+/// Nothing was sent, and each is told of the end by a reset.
+fn assert_reset<'a>(ends: impl IntoIterator<Item = &'a mut TcpStream>, deadline: Deadline) {
+    for end in ends {
+        // No time at all would be without end.
+        end.set_read_timeout(Some(deadline.left().max(Duration::from_millis(1)))).unwrap();
+        let error = end.read(&mut [0]).expect_err("nobody has closed it");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{end:?}: {error}");
+    }
 }

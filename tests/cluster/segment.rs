@@ -15,6 +15,9 @@ use weft_tests::underlay::{Family, Offloads, set_offloads};
 
 use super::{Cluster, SILENCE, SOON};
 
+/// What a change denies is cut within this, from when it is in force.
+const CUT: Duration = Duration::from_secs(1);
+
 #[test]
 fn another_application_is_out_of_reach_until_a_rule_says_otherwise() {
     let cluster = Cluster::of(2, Family::V4);
@@ -59,8 +62,8 @@ fn an_open_connection_is_cut_at_both_ends_when_its_rule_goes() {
         let server = cluster.container(host, name, "blog/db");
         let stream = Stream::listen(&server.netns, server.at(7000)).connect_from(&client.netns, SOON);
         assert!(stream.flows_within(SOON));
-        cluster.weft(0, &["allow", "shop", "blog", "tcp/7000", "--remove"]);
-        let (at_client, at_server) = stream.deaths_within(Duration::from_secs(3));
+        cluster.weft_everywhere(0, &["allow", "shop", "blog", "tcp/7000", "--remove"]);
+        let (at_client, at_server) = stream.deaths_within(CUT);
         assert_eq!((at_client.cause, at_server.cause), (Cause::Reset, Cause::Reset));
         cluster.weft(0, &["allow", "shop", "blog", "tcp/7000"]);
         wait_for_rule(&cluster, 1);
@@ -82,8 +85,8 @@ fn an_open_connection_is_cut_at_both_ends_by_a_rule_about_one_whose_role_only_it
     ] {
         let stream = Stream::listen(&server.netns, at).connect_from(&client.netns, SOON);
         assert!(stream.flows_within(SOON));
-        cluster.weft(0, &[action, said]);
-        let (at_client, at_server) = stream.deaths_within(Duration::from_secs(3));
+        cluster.weft_everywhere(0, &[action, said]);
+        let (at_client, at_server) = stream.deaths_within(CUT);
         assert_eq!((at_client.cause, at_server.cause), (Cause::Reset, Cause::Reset), "{action} {said}");
         cluster.weft(0, &[action, said, "--remove"]);
         wait_for_rule(&cluster, 0);
