@@ -149,7 +149,7 @@ pub(super) async fn manifest(own: &Client, Watch { request, unseen }: &Watch) ->
         let is_away = |error: &ClientError| match error {
             ClientError::NotRunning(..) | ClientError::Broken(_) => true,
             ClientError::Refused(refusal) => refusal.kind == Kind::Unavailable,
-            ClientError::Denied(_) | ClientError::Schema(_) | ClientError::Late => false,
+            ClientError::Denied(_) | ClientError::Schema(_) | ClientError::Late(_) => false,
         };
         match own.call(request).await {
             Err(error) if is_away(&error) && Instant::now() < deadline => sleep_until(Instant::now() + EVERY).await,

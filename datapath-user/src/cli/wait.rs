@@ -1,8 +1,14 @@
 //! Waits until hosts enforce the policy that this one does.
+//!
+//! All are asked at the same time, each as often as it answers: one that does not answer keeps nobody from being heard,
+//! and the waiting ends on time.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, timeout_at},
 };
 
 use super::{args::Wait, failure::Failure};
@@ -12,20 +18,55 @@ use crate::front::api::{
 };
 use crate::model::{invalid::Invalid, name::HostName};
 
-/// Between two looks at hosts that do not enforce it yet.
+/// Between two looks at a host.
 const AGAIN: Duration = Duration::from_millis(200);
+/// What a host has at least to answer once, also where nothing is to be waited for. One that is well needs far less.
+const ONCE: Duration = Duration::from_secs(1);
+
+/// What hosts answered last.
+type Answers = BTreeMap<String, Result<PolicyDigest, ClientError>>;
 
 /// Which hosts enforce the policy of the daemon that was asked; nothing if that is not to be waited for.
 pub(super) async fn wait(client: &Client, wait: &Wait) -> Result<Vec<Enforcing>, Failure> {
     let Wait { wait: Some(seconds), host_socket } = wait else { return Ok(Vec::new()) };
-    let deadline = Instant::now() + Duration::from_secs((*seconds).into());
+    let start = Instant::now();
+    let deadline = start + Duration::from_secs((*seconds).into());
+    let once = deadline.max(start + ONCE);
+    let within = once - start;
+    let own = timeout_at(once, client.call(&GetDigest {})).await.unwrap_or(Err(ClientError::Late(within)));
+    let own = own.map_err(Failure::Daemon)?;
+    known(&own.hosts, host_socket)?;
+
+    let others = host_socket.iter().map(|(host, path)| (host.to_string(), Client::new(path)));
+    let asked: BTreeMap<String, Client> = others.chain([(own.host.clone(), client.clone())]).collect();
+    let (heard, mut answers) = mpsc::channel(asked.len());
+    let mut asking = JoinSet::new();
+    for (host, client) in asked.clone() {
+        asking.spawn(ask(host, client, heard.clone()));
+    }
+    let mut last = Answers::new();
     loop {
-        let own = client.call(&GetDigest {}).await.map_err(Failure::Daemon)?;
-        known(&own.hosts, host_socket)?;
-        let hosts = look(&own, host_socket).await;
-        let may_yet = |host: &Enforcing| host.state != Enforced::Yes && is_asked(&own, host_socket, &host.host);
-        if !hosts.iter().any(may_yet) || Instant::now() >= deadline {
-            return Ok(hosts);
+        let until = if last.len() == asked.len() { deadline } else { once };
+        let Ok(Some((host, answer))) = timeout_at(until, answers.recv()).await else { break };
+        last.insert(host, answer);
+        let found = tell(&own, &asked, &last, within);
+        if found.iter().all(|host| host.state == Enforced::Yes || !asked.contains_key(&host.host)) {
+            return Ok(found);
+        }
+    }
+    Ok(tell(&own, &asked, &last, within))
+}
+
+/// Asks a host again and again, until nobody listens any more.
+async fn ask(
+    host: String,
+    client: Client,
+    heard: mpsc::Sender<(String, Result<PolicyDigest, ClientError>)>,
+) {
+    loop {
+        let answer = client.call(&GetDigest {}).await;
+        if heard.send((host.clone(), answer)).await.is_err() {
+            return;
         }
         tokio::time::sleep(AGAIN).await;
     }
@@ -45,31 +86,29 @@ pub(super) fn all(hosts: &[Enforcing]) -> bool {
     hosts.iter().all(|host| host.state == Enforced::Yes)
 }
 
-async fn look(own: &PolicyDigest, sockets: &[(HostName, PathBuf)]) -> Vec<Enforcing> {
-    let mut found = Vec::new();
-    for host in &own.hosts {
-        let socket = sockets.iter().find(|(named, _)| named.as_str() == host);
-        let (state, why) = match socket {
-            _ if *host == own.host => judge(own, own),
-            Some((_, path)) => match Client::new(path).call(&GetDigest {}).await {
-                Ok(other) if other.host != *host => {
-                    (Enforced::NotKnown, format!("at {} is host {}", path.display(), other.host))
-                }
-                Ok(other) => judge(own, &other),
-                Err(error) => (Enforced::NotKnown, unasked(&error)),
-            },
-            None => {
-                let why = "hosts of a cluster from a file do not tell each other: ask there, or use --host-socket";
-                (Enforced::NotKnown, why.to_owned())
-            }
-        };
-        found.push(Enforcing { host: host.clone(), state, why });
-    }
-    found
-}
-
-fn is_asked(own: &PolicyDigest, sockets: &[(HostName, PathBuf)], host: &str) -> bool {
-    own.host == host || sockets.iter().any(|(named, _)| named.as_str() == host)
+/// How it is with each host of the cluster.
+fn tell(
+    own: &PolicyDigest,
+    asked: &BTreeMap<String, Client>,
+    last: &Answers,
+    within: Duration,
+) -> Vec<Enforcing> {
+    // Somebody may have changed it again.
+    let wanted = last.get(&own.host).and_then(|answer| answer.as_ref().ok()).unwrap_or(own);
+    let one = |host: &String| match (last.get(host), asked.get(host)) {
+        (Some(Ok(other)), Some(client)) if other.host != *host => {
+            (Enforced::NotKnown, format!("at {} is host {}", client.socket().display(), other.host))
+        }
+        (Some(Ok(other)), _) => judge(wanted, other),
+        (Some(Err(error)), _) => (Enforced::NotKnown, unasked(error)),
+        (None, Some(_)) => (Enforced::NotKnown, unasked(&ClientError::Late(within))),
+        (None, None) => {
+            let why = "hosts of a cluster from a file do not tell each other: ask there, or use --host-socket";
+            (Enforced::NotKnown, why.to_owned())
+        }
+    };
+    let told = own.hosts.iter().map(|host| (host, one(host)));
+    told.map(|(host, (state, why))| Enforcing { host: host.clone(), state, why }).collect()
 }
 
 /// What a host's answer says of it.

@@ -135,6 +135,21 @@ async fn hosts_that_can_not_be_asked_are_named_and_the_status_says_so() {
 }
 
 #[tokio::test]
+async fn a_host_that_says_nothing_is_named_when_the_time_is_over() {
+    let lab = Lab::new();
+    // The kernel takes connections for it, and nobody answers.
+    let silent = lab.folder.path().join("silent.sock");
+    let _listening = std::os::unix::net::UnixListener::bind(&silent).unwrap();
+    for seconds in [0, 1] {
+        let line = format!("allow|shop|blog|--wait={seconds}|--host-socket|h2={}", silent.display());
+        let (outcome, text) = lab.run(&line).await;
+        assert_eq!(outcome.unwrap(), Outcome::NotDone);
+        assert!(text.contains("  h1: enforces it: "), "{text}");
+        assert!(text.contains("  h2: not known: it can not be asked: no answer from weftd within 1s"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn what_needs_no_daemon_works_without_one() {
     let lab = Lab::new();
     lab.stop.cancel();

@@ -48,8 +48,8 @@ pub enum ClientError {
     Schema(u32),
     /// The connection broke, or what came is no answer.
     Broken(String),
-    /// Nothing came for too long.
-    Late,
+    /// Nothing came for so long.
+    Late(Duration),
 }
 
 /// Drops as they happen.
@@ -66,6 +66,11 @@ impl Client {
         Self { socket: socket.into() }
     }
 
+    /// Where it listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Asks, and waits for the answer.
     pub async fn call<R: Call>(&self, request: &R) -> Result<R::Answer, ClientError> {
         let answer = async {
@@ -73,13 +78,13 @@ impl Client {
             let (status, body) = whole(response).await?;
             read(status, &body)
         };
-        tokio::time::timeout(ANSWER_WITHIN, answer).await.map_err(|_| ClientError::Late)?
+        tokio::time::timeout(ANSWER_WITHIN, answer).await.map_err(|_| ClientError::Late(ANSWER_WITHIN))?
     }
 
     /// Drops from now on.
     pub async fn follow_drops(&self, request: &FollowDrops) -> Result<Following, ClientError> {
         let response = tokio::time::timeout(ANSWER_WITHIN, self.post(FOLLOW_DROPS, request));
-        let response = response.await.map_err(|_| ClientError::Late)??;
+        let response = response.await.map_err(|_| ClientError::Late(ANSWER_WITHIN))??;
         if response.status() == StatusCode::OK {
             return Ok(Following { body: response.into_body(), ahead: Vec::new() });
         }
@@ -193,8 +198,8 @@ impl fmt::Display for ClientError {
                 )
             }
             Self::Broken(what) => write!(f, "no answer from weftd: {what}. See its log: journalctl -u weftd"),
-            Self::Late => {
-                write!(f, "no answer from weftd within {ANSWER_WITHIN:?}. See its log: journalctl -u weftd")
+            Self::Late(within) => {
+                write!(f, "no answer from weftd within {within:?}. See its log: journalctl -u weftd")
             }
         }
     }
@@ -204,7 +209,7 @@ impl std::error::Error for ClientError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Refused(refusal) => Some(refusal),
-            Self::NotRunning(..) | Self::Denied(_) | Self::Schema(_) | Self::Broken(_) | Self::Late => None,
+            Self::NotRunning(..) | Self::Denied(_) | Self::Schema(_) | Self::Broken(_) | Self::Late(_) => None,
         }
     }
 }
