@@ -124,6 +124,11 @@ fn what_is_wrong_or_breaks_what_is_expected_changes_nothing() {
     assert!(unchanged());
     refused(&cluster, &["policy", "validate", "-f", &bad], 1);
     cluster.weft(0, &["policy", "validate", "-f", &good]);
+    // As of a command that fails in front of the pipe.
+    for ask in ["validate", "test", "apply", "diff", "delete"] {
+        let told = refused(&cluster, &["policy", ask, "-f", "-"], 1);
+        assert!(told.contains("nothing came on standard input"), "{told}");
+    }
     let unknown = write(
         &cluster,
         "unknown.yaml",

@@ -464,7 +464,7 @@ pub struct TestPolicy {
     /// The manifests.
     #[command(flatten)]
     pub described: Described,
-    /// Write a JUnit report there, too
+    /// Write a JUnit report there, too; where the manifests can not be read, one with that error
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::human;
+use super::{failure::Failure, human};
 use crate::front::api::dto::policies::{TestReport, Tested};
 
 /// The report. A suite for each policy, a case for each expectation.
@@ -24,6 +24,20 @@ pub(super) fn report(report: &TestReport) -> String {
     }
     xml.push_str("</testsuites>\n");
     xml
+}
+
+/// The report of expectations that could not be looked at: one case, that has an error. CI would go on with an older
+/// report if there were none.
+pub(super) fn unread(failure: &Failure) -> String {
+    let long: Vec<_> = failure.lines().lines().map(escape).collect();
+    let (short, long) = (escape(&failure.to_string()), long.join("\n"));
+    format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+         <testsuites name=\"weft policy test\" tests=\"1\" failures=\"0\" errors=\"1\">\n  \
+         <testsuite name=\"manifests\" tests=\"1\" failures=\"0\" errors=\"1\">\n    \
+         <testcase classname=\"manifests\" name=\"read\">\n      <error message=\"{short}\">{long}</error>\n    \
+         </testcase>\n  </testsuite>\n</testsuites>\n"
+    )
 }
 
 fn case(xml: &mut String, Tested { policy, text, source, asked: _, why, by: _ }: &Tested) {

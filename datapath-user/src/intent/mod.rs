@@ -55,7 +55,14 @@ pub fn read(documents: Vec<Document>) -> Result<Manifest, Refusal> {
     }
     let files: Vec<File> =
         documents.into_iter().map(|Document { name, text }| File { name: name.into(), text }).collect();
-    manifest::read(&files).map_err(|problems| refuse(problems.iter().map(Problem::to_string)))
+    let manifest = manifest::read(&files).map_err(|problems| refuse(problems.iter().map(Problem::to_string)))?;
+    if manifest.documents == 0 {
+        // Taken for a manifest that says nothing, a command that failed in front of a pipe would look like success.
+        let names: Vec<&str> = files.iter().map(|file| &*file.name).collect();
+        let why = format!("there is no manifest in {}: it is empty, or has only comments", names.join(", "));
+        return Err(Refusal::invalid(why));
+    }
+    Ok(manifest)
 }
 
 /// Manifests that say nothing.
@@ -65,7 +72,7 @@ pub fn nothing() -> Manifest {
 
 /// The change that makes a cluster as manifests say.
 pub fn wanted(cluster: &Cluster, manifest: Manifest) -> SetPolicies {
-    let Manifest { policies, apps } = manifest;
+    let Manifest { policies, apps, documents: _ } = manifest;
     let apps = apps.into_iter().map(|(name, spec)| {
         let app = over(&name, spec, cluster);
         (name, app)

@@ -46,6 +46,19 @@ fn diff(cluster: &Cluster, text: &str) -> Vec<String> {
 }
 
 #[test]
+fn texts_without_a_document_are_no_manifest() {
+    for text in ["", " \n", "# later\n", "---\n# one\n---\n...\n"] {
+        let why = "there is no manifest in m.yaml: it is empty, or has only comments";
+        assert_eq!(read(document(text)).unwrap_err().message, why, "{text:?}");
+        // Beside one that has one it is left out.
+        let both = [document(text), document(BLOG)].concat();
+        assert_eq!(read(both).unwrap().policies.len(), 1);
+    }
+    // Nobody has a policy: that was said.
+    assert_eq!(read(document("{apiVersion: v1, kind: List, items: []}")).unwrap().policies.len(), 0);
+}
+
+#[test]
 fn applying_twice_changes_nothing_and_differs_in_nothing() {
     let once = apply(&base(), BLOG).unwrap();
     assert_eq!(once.rules.len(), 2);

@@ -51,6 +51,8 @@ pub struct Manifest {
     pub policies: Policies,
     /// Apps that are to be there, or to be other than they are.
     pub apps: BTreeMap<AppName, AppSpec>,
+    /// How many documents that was. None is not one that says nothing: somebody meant to say something.
+    pub documents: usize,
 }
 
 /// Policies by name, each with its rules in order.
@@ -92,6 +94,7 @@ pub fn read(files: &[File]) -> Result<Manifest, Vec<Problem>> {
         for document in tree::documents(&file.text, &mut faults) {
             // Nothing between two separators, or only comments.
             if !matches!(document.value, Value::Null) {
+                reader.manifest.documents += 1;
                 reader.document(&document, &mut faults);
             }
         }

@@ -175,7 +175,16 @@ async fn what_needs_no_daemon_works_without_one() {
     assert_eq!((outcome.unwrap(), text.as_str()), {
         (Outcome::Done, "no mistakes: 1 policies, 1 rules, 1 expectations, 2 apps\n")
     });
+    let error_of = async |manifest: &str| {
+        let (outcome, _) = lab.run(&format!("policy|test|-f|{manifest}|--junit|{}", junit.display())).await;
+        assert_eq!(outcome.unwrap_err().outcome(), Outcome::NotDone, "{manifest}");
+        let report = std::fs::read_to_string(&junit).unwrap();
+        assert!(report.contains("tests=\"1\" failures=\"0\" errors=\"1\"") && report.is_ascii(), "{report}");
+        report.split_once("<error message=\"").unwrap().1.to_owned()
+    };
     let nothing = write("nothing.yaml", MANIFEST.split("expect").next().unwrap());
+    assert!(error_of(&nothing).await.starts_with("nothing is expected: "));
+    assert!(error_of(&format!("{nothing}-none")).await.starts_with("read "));
     assert_eq!(lab.run(&format!("policy|test|-f|{nothing}")).await.0.unwrap_err().outcome(), Outcome::NotDone);
     let torn = write("torn.yaml", &MANIFEST.replace("tcp/5432\n", "tcp/99999\n").replace("expect:", "expects:"));
     let failed = lab.run(&format!("policy|validate|-f|{torn}")).await.0.unwrap_err();
@@ -185,6 +194,8 @@ async fn what_needs_no_daemon_works_without_one() {
         lines.len() == 2 && lines[0].contains("torn.yaml:7:5: ") && lines[1].contains("torn.yaml:8:1: "),
         "{lines:?}"
     );
+    let error = error_of(&torn).await;
+    assert!(error.contains("torn.yaml:7:5: ") && error.contains("\n      ") && error.contains("torn.yaml:8:1: "), "{error}");
 
     let svg = folder.path().join("m.svg");
     let (outcome, text) = lab.run(&format!("policy|matrix|-f|{good}|--svg|{}", svg.display())).await;
