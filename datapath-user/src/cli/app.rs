@@ -67,8 +67,8 @@ pub(super) fn shadow(page: &mut Page, shadow: bool) {
     }
 }
 
-pub(super) fn changed(page: &mut Page, Changed { done, revision }: &Changed) {
-    page.line(format!("{done} (revision {revision})"));
+pub(super) fn changed(page: &mut Page, Changed { done, revision, in_force }: &Changed) {
+    page.line(format!("{done}: revision {revision}, {}", policy::force(*in_force)));
 }
 
 /// With its number, and with its labels and ports where these are not what its name says.

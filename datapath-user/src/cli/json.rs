@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn json_stays_json_and_harms_no_terminal() {
         let done = "a\u{1b}[2J\u{7f}\u{9b}\u{202e}\u{e9}\u{1f600}\n".to_owned();
-        let answer = Changed { done, revision: 1 };
+        let answer = Changed { done, revision: 1, in_force: true };
         for text in [document(&answer).unwrap(), line(&answer).unwrap()] {
             assert!(text.bytes().all(|b| matches!(b, b' '..=b'~' | b'\n')), "{text:?}");
             assert!(text.ends_with("}\n"));

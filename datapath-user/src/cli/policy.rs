@@ -34,6 +34,7 @@ pub(super) fn table(page: &mut Page, rules: &[Rule], now: Timestamp) {
         left("WHAT"),
         right("PREC"),
         right("PACKETS"),
+        right("BYTES"),
         right("FLOWS"),
         right("DROPS"),
         right("LAST HIT"),
@@ -70,6 +71,7 @@ pub(super) fn table(page: &mut Page, rules: &[Rule], now: Timestamp) {
             what.into(),
             precedence.into(),
             of(|hits| human::count(hits.packets).into()),
+            of(|hits| human::bytes(hits.bytes).into()),
             of(|hits| human::count(hits.flows).into()),
             of(drops),
             hits.as_ref().map(|hits| last(hits, now)).unwrap_or_default(),
@@ -180,7 +182,8 @@ pub(super) fn change(page: &mut Page, change: &RuleChange, done: &str) {
     self::hosts(page, hosts);
 }
 
-fn force(in_force: bool) -> &'static str {
+/// Whether a change is in force by now where it was made.
+pub(super) fn force(in_force: bool) -> &'static str {
     if in_force { "in force here" } else { "not in force yet: see weft status" }
 }
 

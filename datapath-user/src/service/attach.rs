@@ -26,7 +26,7 @@ use crate::model::{
 use crate::status::EndpointState;
 use crate::store::change::Change;
 
-use super::{PATIENCE, Service};
+use super::Service;
 
 /// Where an endpoint is to be.
 struct Place<'a> {
@@ -71,12 +71,12 @@ impl Service {
         drop(turn);
         let ready = self
             .board
-            .wait(PATIENCE, |status| status.revision >= revision.0 && status.endpoints.contains_key(&endpoint.key));
+            .wait(self.patience, |status| status.revision >= revision.0 && status.endpoints.contains_key(&endpoint.key));
         let why = match ready.await.map(|status| status.endpoints.get(&endpoint.key).cloned()) {
             Some(Some(EndpointState::Ready)) => return Ok(attached(&cluster, &endpoint, &self.host, was_there)),
             Some(Some(EndpointState::Failed(why))) => why,
             Some(None) => "its namespace is gone".to_owned(),
-            None => format!("it took more than {} s", PATIENCE.as_secs()),
+            None => format!("it took more than {} s", self.patience.as_secs()),
         };
         if !was_there {
             self.change(Change::RemoveEndpoint(endpoint.key.clone())).await?;

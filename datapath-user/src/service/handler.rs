@@ -27,7 +27,7 @@ use crate::front::api::{
 };
 use crate::model::{
     app,
-    cluster::Cluster,
+    cluster::{Cluster, Revision},
     name::HostName,
     prefix::Prefix,
     rule,
@@ -36,7 +36,7 @@ use crate::model::{
 use crate::order::Order;
 use crate::store::change::{Change, Promoted, RuleRef};
 
-use super::{PATIENCE, Service, naming::Names};
+use super::{Service, naming::Names};
 
 impl Handler for Service {
     async fn list_apps(&self, _: ListApps) -> Result<AppList, Refusal> {
@@ -65,8 +65,7 @@ impl Handler for Service {
         give(&mut given, &blocks);
         let hint = if given.is_empty() { "; give hosts blocks of its prefixes: weft app set --block" } else { "" };
         let revision = self.change(Change::AddApp(app, given)).await?;
-        self.reached(revision).await;
-        Ok(Changed { done: format!("app {name} is there{hint}"), revision: revision.0 })
+        Ok(self.changed(format!("app {name} is there{hint}"), revision).await)
     }
 
     async fn set_app(&self, request: SetApp) -> Result<Changed, Refusal> {
@@ -89,14 +88,12 @@ impl Handler for Service {
             Ok((Change::SetApp(app, given), ()))
         };
         let (revision, ()) = self.change_by(make).await?;
-        self.reached(revision).await;
-        Ok(Changed { done, revision: revision.0 })
+        Ok(self.changed(done, revision).await)
     }
 
     async fn remove_app(&self, request: RemoveApp) -> Result<Changed, Refusal> {
         let revision = self.change(Change::RemoveApp(request.name.clone())).await?;
-        self.reached(revision).await;
-        Ok(Changed { done: format!("app {} is gone", request.name), revision: revision.0 })
+        Ok(self.changed(format!("app {} is gone", request.name), revision).await)
     }
 
     async fn list_endpoints(&self, _: ListEndpoints) -> Result<EndpointList, Refusal> {
@@ -158,8 +155,7 @@ impl Handler for Service {
             (Some(_), Some(_)) | (None, None) => return Err(Refusal::invalid("name a rule or a policy")),
         };
         let revision = self.change(change).await?;
-        self.reached(revision).await;
-        Ok(Changed { done: format!("{what} is in force"), revision: revision.0 })
+        Ok(self.changed(format!("{what} is promoted"), revision).await)
     }
 
     async fn show_policy(&self, request: ShowPolicy) -> Result<Policy, Refusal> {
@@ -296,10 +292,16 @@ impl Handler for Service {
 }
 
 impl Service {
+    /// What was done, and whether it came to be in force here while somebody waits.
+    async fn changed(&self, done: String, revision: Revision) -> Changed {
+        let in_force = self.reached(revision).await;
+        Changed { done, revision: revision.0, in_force }
+    }
+
     /// Rules in their order, with how each is shown and what was counted under it.
     async fn rules(&self) -> Result<Vec<(rule::Rule, Rule)>, Refusal> {
         // The first pass numbers them. One that fails keeps nobody from seeing what was written.
-        self.board.wait(PATIENCE, |status| status.passes > 0).await;
+        self.board.wait(self.patience, |status| status.passes > 0).await;
         let rules = self.snapshot().cluster.rules.clone();
         let accounts = self.accounts()?;
         let (mut hits, mut tried) = (accounts.by_rule(), accounts.by_tried());

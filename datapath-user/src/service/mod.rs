@@ -52,6 +52,8 @@ pub struct Service {
     /// Looking at what a change of policy comes to and making it is one step. Taken after `attaching`.
     changing: Mutex<()>,
     digests: policies::Digests,
+    /// How long a caller waits.
+    patience: Duration,
 }
 
 /// Where the rest of the daemon is found.
@@ -88,6 +90,7 @@ impl Service {
             attaching: Mutex::new(()),
             changing: Mutex::new(()),
             digests: policies::Digests::default(),
+            patience: PATIENCE,
         }
     }
 
@@ -108,7 +111,7 @@ impl Service {
     async fn planned(&self) -> Result<(), Refusal> {
         let mut plan = self.plan.clone();
         let made = plan.wait_for(|plan| plan.config != table::Config::default());
-        match tokio::time::timeout(PATIENCE, made).await {
+        match tokio::time::timeout(self.patience, made).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Refusal::new(Kind::Unavailable, "the daemon is ending")),
             Err(_) => Err(Refusal::new(Kind::Unavailable, "the first pass did not succeed yet: see weft status")),
@@ -117,6 +120,9 @@ impl Service {
 
     /// Waits until a revision is in force here. Says whether it is.
     async fn reached(&self, revision: Revision) -> bool {
-        self.board.wait(PATIENCE, |status| status.revision >= revision.0).await.is_some()
+        self.board.wait(self.patience, |status| status.revision >= revision.0).await.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -108,7 +108,7 @@ pub(crate) fn app_detail() -> AppDetail {
 }
 
 pub(crate) fn changed() -> Changed {
-    Changed { done: text("app shop is added"), revision: 42 }
+    Changed { done: text("app shop is there"), revision: 42, in_force: false }
 }
 
 pub(crate) fn attached() -> Attached {

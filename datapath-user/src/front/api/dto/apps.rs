@@ -136,10 +136,13 @@ pub struct RemoveApp {
 /// What a change came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
-    /// A sentence, as "app shop is added".
+    /// What was done, as "app shop is there".
     pub done: String,
     /// The revision of the cluster that has it.
     pub revision: u64,
+    /// Whether this host enforces that revision.
+    #[serde(default)]
+    pub in_force: bool,
 }
 
 /// All apps.

@@ -113,8 +113,9 @@ fn an_address_that_is_wanted_twice_is_wanted_once() {
 
 #[test]
 fn answers_carry_their_schema() {
-    let answer = Versioned::new(crate::front::api::dto::apps::Changed { done: "x".to_owned(), revision: 7 });
-    assert_eq!(to_value(&answer).unwrap(), json!({ "schema": 1, "done": "x", "revision": 7 }));
+    let answer =
+        Versioned::new(crate::front::api::dto::apps::Changed { done: "x".to_owned(), revision: 7, in_force: true });
+    assert_eq!(to_value(&answer).unwrap(), json!({ "schema": 1, "done": "x", "revision": 7, "in_force": true }));
 }
 
 #[test]
