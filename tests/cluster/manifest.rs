@@ -144,6 +144,11 @@ fn what_is_wrong_or_breaks_what_is_expected_changes_nothing() {
     assert!(told.contains("nothing was changed, it would break what is expected"), "{told}");
     assert!(told.contains("breaks.yaml:8: policy blog expects `shop -> blog tcp/22 deny`: shop/db -> blog"), "{told}");
     assert!(told.contains("breaks.yaml:5)"), "{told}");
+    // Whoever only asks is shown the difference, too.
+    let told = refused(&cluster, &["policy", "diff", "-f", &breaks], 3);
+    assert!(told.contains("+ allow shop/db -> blog tcp/22"), "{told}");
+    let why = "\napply would be refused, it would break what is expected:\n      ";
+    assert!(told.contains(why) && told.contains("breaks.yaml:8: policy blog expects"), "{told}");
     assert!(unchanged());
 
     // A rule by hand is held to it too, and so is taking one away.

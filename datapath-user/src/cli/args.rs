@@ -33,7 +33,7 @@ const EVERYWHERE: &str = "Options of every command";
 ///
 /// Asks the daemon weftd of this host. Exit status: 0 done, 1 not done (the reason is on standard error),
 /// 2 the command line is wrong, 3 done and the answer is no (`why`: it is denied; `doctor`: a check failed;
-/// `policy diff`: there is a difference; `policy test`: an expectation does not hold; `policy learn`: not all was seen, or it is denied),
+/// `policy diff`: there is a difference, or it would break what is expected; `policy test`: an expectation does not hold; `policy learn`: not all was seen, or it is denied),
 /// 4 `why --live`: the program and the tables contradict each other.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weft", version, arg_required_else_help = true, infer_subcommands = false)]
@@ -374,7 +374,8 @@ pub enum Policy {
     Apply(ApplyPolicy),
     /// Take policies away, with their rules
     Delete(DeletePolicy),
-    /// Show what applying manifests would change. Exit status 3: there is a difference
+    /// Show what applying manifests would change, and what that would break of what is expected. Exit status 3: there is
+    /// a difference, or apply would be refused for what it breaks
     Diff(Files),
     /// Print policies as a manifest
     Export {

@@ -226,7 +226,7 @@ fn hosts(page: &mut Page, hosts: &[Enforcing]) {
 }
 
 /// What applying would change, as `diff` tells it.
-pub(super) fn diff(page: &mut Page, PolicyDiff { parts }: &PolicyDiff) {
+pub(super) fn diff(page: &mut Page, PolicyDiff { parts, breaks }: &PolicyDiff) {
     for Part { what, change, lines } in parts {
         page.spans([Span::new(Tone::Strong, format!("{what}: ")), kind(*change)]);
         for Line { is, text } in lines {
@@ -235,6 +235,10 @@ pub(super) fn diff(page: &mut Page, PolicyDiff { parts }: &PolicyDiff) {
                 Sign::Removed => page.toned(Tone::Bad, format!("- {text}")),
             }
         }
+    }
+    if !breaks.is_empty() {
+        page.toned(Tone::Bad, "apply would be refused, it would break what is expected:");
+        breaks.iter().for_each(|sentence| page.line(format!("      {sentence}")));
     }
 }
 

@@ -353,7 +353,7 @@ async fn policy(command: &args::Policy, asking: &mut Asking<'_>) -> Result<Outco
         }
         args::Policy::Diff(args::Files { file }) => {
             let answer = asking.answer(&DiffPolicy { files: files::read(file)? }, policy::diff).await?;
-            Ok(if answer.parts.is_empty() { Outcome::Done } else { Outcome::No })
+            Ok(if answer.parts.is_empty() && answer.breaks.is_empty() { Outcome::Done } else { Outcome::No })
         }
         args::Policy::Export { names, all } => {
             let request = ExportPolicy { names: names.clone(), all: *all };

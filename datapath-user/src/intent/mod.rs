@@ -82,14 +82,32 @@ pub fn wanted(cluster: &Cluster, manifest: Manifest) -> SetPolicies {
 
 /// What a change makes of a cluster, if that has no fault and breaks nothing that is expected.
 pub fn preview(cluster: &Cluster, change: &SetPolicies) -> Result<(Cluster, u64), Refusal> {
-    let next = with_policies(cluster, change)?;
-    check::check(&next).map_err(|faults| refuse(faults.iter().map(|fault| placed(&next, fault))))?;
+    let next = sound(cluster, change)?;
     let checked = kept(cluster, &next, |policy| change.put.contains_key(policy))?;
     Ok((next, checked))
 }
 
+/// What a change makes of a cluster, if that has no fault, and what it breaks of what is expected, a sentence each.
+pub fn outcome(cluster: &Cluster, change: &SetPolicies) -> Result<(Cluster, Vec<String>), Refusal> {
+    let next = sound(cluster, change)?;
+    let breaks = broken(cluster, &next, |policy| change.put.contains_key(policy)).err();
+    Ok((next, breaks.unwrap_or_default()))
+}
+
+fn sound(cluster: &Cluster, change: &SetPolicies) -> Result<Cluster, Refusal> {
+    let next = with_policies(cluster, change)?;
+    check::check(&next).map_err(|faults| refuse(faults.iter().map(|fault| placed(&next, fault))))?;
+    Ok(next)
+}
+
 /// Refuses what breaks expectations that held before, or any of the policies that are `put`. How many hold.
 pub fn kept(before: &Cluster, next: &Cluster, put: impl Fn(&PolicyName) -> bool) -> Result<u64, Refusal> {
+    let why = "nothing was changed, it would break what is expected";
+    broken(before, next, put).map_err(|broken| refuse(broken.into_iter()).because(why))
+}
+
+/// How many expectations hold, or those that [`kept`] refuses to break.
+fn broken(before: &Cluster, next: &Cluster, put: impl Fn(&PolicyName) -> bool) -> Result<u64, Vec<String>> {
     let same = Arc::ptr_eq(&before.rules, &next.rules)
         && Arc::ptr_eq(&before.apps, &next.apps)
         && Arc::ptr_eq(&before.policies, &next.policies);
@@ -115,7 +133,7 @@ pub fn kept(before: &Cluster, next: &Cluster, put: impl Fn(&PolicyName) -> bool)
         let at = at.unwrap_or_default();
         format!("{at}policy {policy} expects `{text}`: {}", why.unwrap_or_default())
     };
-    Err(refuse(broken.iter().map(one)).because("nothing was changed, it would break what is expected"))
+    Err(broken.iter().map(one).collect())
 }
 
 /// What came of all expectations of a cluster.

@@ -137,6 +137,10 @@ fn what_breaks_an_expectation_is_refused_with_who_breaks_it() {
     let said = "m.yaml:9: policy blog expects `shop -> blog tcp/22 deny`: shop -> blog tcp/22 passes, by \
                 `allow shop -> blog tcp/22` (m.yaml:5), and so for 5 more pairs";
     assert_eq!(refused.more[0], said);
+    // Whoever only asks hears the same, and what would change.
+    let change = wanted(&base(), read(document(&broken)).unwrap());
+    let (next, breaks) = outcome(&base(), &change).unwrap();
+    assert_eq!((difference(&base(), &next, &change).len(), breaks), (1, refused.more));
 
     // Another change that breaks it is refused too, and one that has nothing to do with it is not.
     let once = apply(&base(), BLOG).unwrap();

@@ -70,9 +70,9 @@ impl Service {
         let (cluster, admission) = (Arc::clone(&self.snapshot().cluster), self.admission());
         blocking(move || {
             let change = intent::wanted(&cluster, intent::read(files)?);
-            let (next, _) = intent::preview(&cluster, &change)?;
+            let (next, breaks) = intent::outcome(&cluster, &change)?;
             admission.of_policy(&cluster, &next)?;
-            Ok(PolicyDiff { parts: intent::difference(&cluster, &next, &change) })
+            Ok(PolicyDiff { parts: intent::difference(&cluster, &next, &change), breaks })
         })
         .await
     }

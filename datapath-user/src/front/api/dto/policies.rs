@@ -97,6 +97,9 @@ pub struct PolicyChange {
 pub struct PolicyDiff {
     /// What would be other.
     pub parts: Vec<Part>,
+    /// Which expectations would not hold, so that it would be refused: a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub breaks: Vec<String>,
 }
 
 /// A policy or an app that is other than before.
