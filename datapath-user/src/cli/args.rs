@@ -165,7 +165,10 @@ pub enum App {
         /// Which
         name: AppName,
     },
-    /// Remove one that has no endpoints; its rules go with it
+    /// Remove one that has no endpoints and that no rule names: nothing of it is left then
+    ///
+    /// Rules that name it go first, each by `weft policy rm` or with its policy by `weft policy delete`: they are of others,
+    /// too. The blocks that hosts have of it and the addresses that are kept for its endpoints go with it.
     Rm {
         /// Which
         name: AppName,

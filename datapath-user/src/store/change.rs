@@ -257,9 +257,13 @@ fn remove_app(next: &mut Cluster, name: &AppName) -> Result<(), ChangeError> {
     if let Some(key) = next.endpoints.keys().find(|key| key.app == *name) {
         return Err(ChangeError::InUse(format!("app {name} has endpoint {key}: detach it first")));
     }
+    // They are not its own: others wrote them of their apps, too, and a policy is what its manifest says.
     let names = |rule: &&Arc<Rule>| [&rule.from, &rule.to].into_iter().any(|side| side.app() == Some(name));
     if let Some(rule) = next.rules.iter().find(names) {
-        return Err(ChangeError::InUse(format!("app {name} is named by rule `{rule}`: remove it first")));
+        return Err(ChangeError::InUse(match &rule.policy {
+            Some(policy) => format!("app {name} is named by rule `{rule}` of policy {policy}: take it out there first"),
+            None => format!("app {name} is named by rule `{rule}`: remove it first"),
+        }));
     }
     Arc::make_mut(&mut next.apps).remove(name);
     for host in Arc::make_mut(&mut next.hosts).values_mut() {

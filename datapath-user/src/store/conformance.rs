@@ -242,8 +242,12 @@ conformance! {
         wiki.defaults.inside = crate::model::app::Gate::Closed;
         lab.change(with(&wiki)).await.unwrap();
         assert_eq!(lab.cluster().apps[&wiki.name], wiki);
+        // It goes when nobody's rule names it, and leaves nothing.
+        let remove = || Change::RemoveApp(wiki.name.clone());
+        let refused = "app wiki is named by rule `allow shop -> wiki/web any` of policy w: take it out there first";
+        assert_eq!(lab.change(remove()).await.unwrap_err().to_string(), refused);
         lab.change(set(&[], &["w"])).await.unwrap();
-        lab.change(Change::RemoveApp(wiki.name.clone())).await.unwrap();
+        lab.change(remove()).await.unwrap();
         assert_eq!(lab.cluster(), described());
     }
 
