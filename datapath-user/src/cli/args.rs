@@ -99,7 +99,7 @@ pub enum Command {
     ///
     /// `weft allow shop/web blog/db tcp/5432`, or with the arrow in quotes: `weft allow 'shop/web -> blog/db
     /// tcp/5432'`. Answers to what is allowed pass, too. Without a protocol it allows everything.
-    Allow(Rule),
+    Allow(Allow),
     /// Drop packets in silence that would pass otherwise
     ///
     /// Connections that it forbids are cut within a second. Beats an allow of the same precedence.
@@ -300,6 +300,18 @@ pub struct Detach {
     pub release: bool,
 }
 
+/// A rule that lets pass, which alone can end by itself: a denial that ended would open what nobody looks at.
+#[derive(Clone, Debug, Args)]
+pub struct Allow {
+    /// The rule.
+    #[command(flatten)]
+    pub rule: Rule,
+    /// Let it end after this time, also where the daemon is dead by then, and all that only it allowed with it: 90s,
+    /// 10m, 8h or 2d, at most 30d
+    #[arg(long = "for", value_name = "TIME", value_parser = words::length, conflicts_with = "remove")]
+    pub length: Option<Duration>,
+}
+
 /// A rule.
 #[derive(Clone, Debug, Args)]
 pub struct Rule {
@@ -309,10 +321,6 @@ pub struct Rule {
     /// Beat rules of lower precedence, whatever they do [default: 1000]
     #[arg(long, value_name = "N")]
     pub precedence: Option<Precedence>,
-    /// Let it end after this time, also where the daemon is dead by then, and all that only it allowed with it
-    /// (allow only): 90s, 10m, 8h or 2d, at most 30d
-    #[arg(long = "for", value_name = "TIME", value_parser = words::length, conflicts_with = "remove")]
-    pub length: Option<Duration>,
     /// A name to remove it by and to see in `drops` and `why`
     #[arg(long)]
     pub name: Option<RuleName>,

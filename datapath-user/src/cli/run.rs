@@ -155,9 +155,12 @@ async fn ask(command: &Command, asking: &mut Asking<'_>) -> Result<Outcome, Fail
             asking.show(&Relabel { endpoint: endpoint.clone(), set, unset }, endpoint::relabelled).await
         }
         Command::Ps => asking.show(&ListEndpoints {}, |page, answer| endpoint::list(page, answer, now)).await,
-        Command::Allow(args) => rule(Action::Allow, args, asking).await,
-        Command::Deny(args) => rule(Action::Deny, args, asking).await,
-        Command::Reject(args) => rule(Action::Reject, args, asking).await,
+        Command::Allow(args::Allow { rule: args, length }) => {
+            let until = length.map(|length| Until::after(SystemTime::now(), length));
+            rule((Action::Allow, until), args, asking).await
+        }
+        Command::Deny(args) => rule((Action::Deny, None), args, asking).await,
+        Command::Reject(args) => rule((Action::Reject, None), args, asking).await,
         Command::Policy(command) => policy(command, asking).await,
         Command::Why(args) => why(args, asking).await,
         Command::Flows(args) => asking.show(&flows(args), flow::list).await,
@@ -300,9 +303,13 @@ fn attach(args: &args::Attach) -> Result<Attach, Failure> {
     })
 }
 
-async fn rule(action: Action, args: &args::Rule, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
-    let args::Rule { words, precedence, length, name, shadow, remove, wait } = args;
-    let until = length.map(|length| Until::after(SystemTime::now(), length));
+/// Adds a rule that holds until then, or takes it away.
+async fn rule(
+    (action, until): (Action, Option<Until>),
+    args: &args::Rule,
+    asking: &mut Asking<'_>,
+) -> Result<Outcome, Failure> {
+    let args::Rule { words, precedence, name, shadow, remove, wait } = args;
     let rule = words::rule(action, words, *precedence, until, name.as_ref()).map_err(Failure::Usage)?;
     let rule = model::rule::Rule { shadow: *shadow, ..rule };
     if *remove {

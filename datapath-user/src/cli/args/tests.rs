@@ -45,6 +45,7 @@ fn commands_are_read() {
         "ps|--json",
         "--json|ps",
         "allow|shop/web|to|blog/db|tcp/5432|--precedence|7|--name|x",
+        "allow|shop|blog|--for|10m",
         "deny|--remove|shop -> blog",
         "reject|any|shop",
         "policy|ls",
@@ -100,6 +101,10 @@ fn what_can_not_be_is_refused_by_name() {
     check("app|add|shop|--prefix|10.0.0.1/8", "host bits are set, use 10.0.0.0/8");
     check("app|add|shop|--prefix|10.0.0.0/8|--inside|ajar", "\"ajar\" is no default");
     check("allow", "WORDS");
+    check("allow|a|b|--for|10m|--remove", "cannot be used with");
+    // What always failed is not offered.
+    check("deny|a|b|--for|10m", "unexpected argument '--for'");
+    check("reject|a|b|--for|10m", "unexpected argument '--for'");
     check("allow|a|b|--precedence|07", "\"07\" is no precedence");
     check("attach|a|--app|shop|--label|tier", "\"tier\" is no label");
     check("attach|a|--app|shop|--port|http=80", "\"80\" is no protocol");
