@@ -20,6 +20,7 @@ use weft_common::{
 use crate::model::{
     app::{App, Defaults, Gate},
     cluster::Cluster,
+    prefix::Prefix,
     rule,
     traffic::{Region, protocol_name},
 };
@@ -58,6 +59,8 @@ pub struct Part {
     pub parted: (bool, bool),
     /// The protocol; none stands for all that no rule tells apart.
     pub protocol: Option<u8>,
+    /// The protocols that rules tell apart, where it stands for the rest.
+    pub beside: Vec<u8>,
     /// The ports, or ICMP types and codes.
     pub ports: RangeInclusive<u16>,
     /// What it meets.
@@ -66,6 +69,8 @@ pub struct Part {
 
 /// A protocol that no rule names: IANA keeps it for experiments (RFC 3692).
 const OTHER: u8 = 253;
+/// How many bits are in front of an IPv4 address where tables hold it.
+const V4_AT: u32 = 96;
 
 impl<'a> Asker<'a> {
     /// Of a cluster, by the tables that it comes to. Rules that end are left out: what is asked has to hold without them.
@@ -122,11 +127,14 @@ impl<'a> Asker<'a> {
         for &src_addr in &src_addrs {
             for &dst_addr in dst_addrs.iter().filter(|addr| addr.is_v4() == src_addr.is_v4()) {
                 let lists: Vec<u32> = self.about(out, dst, dst_addr).chain(self.about(into, src, src_addr)).collect();
-                for (protocol, from, to) in self.stretches(&lists, regions, src_addr.is_v4()) {
+                let stretches = self.stretches(&lists, regions, src_addr.is_v4());
+                let told = || stretches.iter().filter_map(|(protocol, ..)| *protocol).collect::<BTreeSet<u8>>();
+                for &(protocol, from, to) in &stretches {
+                    let beside = protocol.is_none().then(|| told().into_iter().collect()).unwrap_or_default();
                     let query = Query { src, dst, src_addr, dst_addr, protocol: protocol.unwrap_or(OTHER), port: from };
                     let decision = self.decide(&query);
                     let parted = (parted(&src_addrs, src_addr), parted(&dst_addrs, dst_addr));
-                    found(Part { addrs: (src_addr, dst_addr), parted, protocol, ports: from..=to, decision })?;
+                    found(Part { addrs: (src_addr, dst_addr), parted, protocol, beside, ports: from..=to, decision })?;
                 }
             }
         }
@@ -140,8 +148,17 @@ impl<'a> Asker<'a> {
 
     /// What decided, in words, and the rule if it was one.
     pub fn decider(&self, decision: &Decision, src: Identity, dst: Identity) -> Result<&rule::Rule, String> {
-        let by_default = || default_of(self.cluster, decision.direction, src, dst);
+        let whose = if decision.verdict.is_ok() { closable(dst) } else { decision.direction };
+        let by_default = || default_of(self.cluster, whose, src, dst);
         self.policy.names.get(&decision.rule).map(AsRef::as_ref).ok_or_else(by_default)
+    }
+
+    /// The longest prefix that holds an address, of those by which the rules of `subject` tell its peers apart.
+    pub fn prefix(&self, subject: Identity, direction: Direction, addr: Ip) -> Option<Prefix> {
+        let set = self.set(subject, direction)?.id;
+        let (len, first) = self.policy.at(0).prefix(&PrefixKey { set, addr })?;
+        let len = if first.is_v4() { len.checked_sub(V4_AT)? } else { len };
+        Prefix::new(first.to_std(), u8::try_from(len).ok()?).ok()
     }
 
     fn set(&self, subject: Identity, direction: Direction) -> Option<RuleSet> {
@@ -196,13 +213,21 @@ impl<'a> Asker<'a> {
 impl Part {
     /// What it is about, in words.
     pub fn what(&self) -> String {
-        words(self.protocol, *self.ports.start(), *self.ports.end())
+        match self.protocol {
+            Some(number) => words(number, *self.ports.start(), *self.ports.end()),
+            None => rest(self.beside.iter().copied()),
+        }
     }
 }
 
-/// `tcp/80-81`, `icmp/8`, `any other protocol`.
-pub fn words(number: Option<u8>, from: u16, to: u16) -> String {
-    let Some(number) = number else { return "any other protocol".to_owned() };
+/// All but the protocols that rules tell apart: `any`, `any protocol but tcp and udp`.
+pub fn rest(told: impl Iterator<Item = u8>) -> String {
+    let told: Vec<_> = told.map(protocol_name).collect();
+    if told.is_empty() { "any".to_owned() } else { format!("any protocol but {}", told.join(" and ")) }
+}
+
+/// `tcp/80-81`, `icmp/8`.
+pub fn words(number: u8, from: u16, to: u16) -> String {
     let name = protocol_name(number);
     match number {
         _ if (from, to) == (0, u16::MAX) => name,
@@ -219,6 +244,12 @@ pub fn words(number: Option<u8>, from: u16, to: u16) -> String {
         _ if from == to => format!("{name}/{from}"),
         _ => format!("{name}/{from}-{to}"),
     }
+}
+
+/// Whose default lets something pass to `dst` that both sides' do: that of the side which could be closed to it, for
+/// neither hosts nor the outside can be.
+pub fn closable(dst: Identity) -> Direction {
+    if dst.app.is_application() { Direction::Ingress } else { Direction::Egress }
 }
 
 /// The default that holds from `src` to `dst` where no rule speaks, of the side whose set `direction` is, in words.

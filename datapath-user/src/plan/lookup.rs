@@ -25,6 +25,19 @@ impl Policy {
     }
 }
 
+impl At<'_> {
+    /// How many bits the longest prefix of a set that holds an address has, and where it starts.
+    pub fn prefix(&self, key: &PrefixKey) -> Option<(u32, Ip)> {
+        let (len, _) = self.longest_prefix(key)?;
+        Some((len.saturating_sub(32), cut(key.addr, len.saturating_sub(32))))
+    }
+
+    fn longest_prefix(&self, key: &PrefixKey) -> Option<(u32, u32)> {
+        let cut = |len: u32| PrefixKey { set: key.set, addr: cut(key.addr, len.saturating_sub(32)) };
+        longest(self.policy.prefix_lists.beside(&(0, *key)), cut).map(|(len, list)| (len, *list))
+    }
+}
+
 impl Rules for At<'_> {
     fn set(&self, key: &SetKey) -> Option<RuleSet> {
         self.policy.sets.get(&SetKey { slot: key.slot & SetKey::SHADOW, ..*key }).copied()
@@ -35,8 +48,7 @@ impl Rules for At<'_> {
     }
 
     fn prefix_list(&self, key: &PrefixKey) -> Option<u32> {
-        let cut = |len: u32| PrefixKey { set: key.set, addr: cut(key.addr, len.saturating_sub(32)) };
-        longest(self.policy.prefix_lists.beside(&(0, *key)), cut).copied()
+        self.longest_prefix(key).map(|(_, list)| list)
     }
 
     fn rule(&self, key: &RuleKey) -> Option<Rule> {
@@ -46,7 +58,7 @@ impl Rules for At<'_> {
             let mask = u16::MAX.checked_shl(56_u32.saturating_sub(len)).unwrap_or(0);
             RuleKey { list: key.list, protocol, port: (port & mask).to_be_bytes(), reserved: 0 }
         };
-        longest(self.policy.rules.beside(&(0, *key)), cut).copied()
+        longest(self.policy.rules.beside(&(0, *key)), cut).map(|(_, rule)| *rule)
     }
 
     fn now(&self) -> u64 {
@@ -57,16 +69,16 @@ impl Rules for At<'_> {
 impl NodePlan {
     /// What is known of an address.
     pub fn route(&self, addr: Ip) -> Route {
-        longest(&self.routes, |len| cut(addr, len)).copied().unwrap_or(Route::OUTSIDE)
+        longest(&self.routes, |len| cut(addr, len)).map_or(Route::OUTSIDE, |(_, route)| *route)
     }
 }
 
-/// The entry with the longest key that `cut` to that length finds. No key is less than the default one.
-fn longest<K: Ord + Default, V>(table: &BTreeMap<(u32, K), V>, cut: impl Fn(u32) -> K) -> Option<&V> {
+/// The entry with the longest key that `cut` to that length finds, and that length. No key is less than the default one.
+fn longest<K: Ord + Default, V>(table: &BTreeMap<(u32, K), V>, cut: impl Fn(u32) -> K) -> Option<(u32, &V)> {
     let mut last = table.last_key_value();
     while let Some(((len, _), _)) = last {
         if let Some(value) = table.get(&(*len, cut(*len))) {
-            return Some(value);
+            return Some((*len, value));
         }
         last = table.range(..(*len, K::default())).next_back();
     }

@@ -36,6 +36,7 @@ use crate::model::{
 };
 use crate::plan::{
     NodePlan,
+    ask::closable,
     matching::{self, Finder, Said, Speaks},
 };
 
@@ -140,8 +141,7 @@ impl Service {
             Err(reason) if !is_policy(verdict) => {
                 RuleMention { text: format!("none: {}", reason.explain().trim()), id: None, source: None }
             }
-            // Where both sides' defaults let it pass, the receiver's is the one that could be closed to it.
-            Ok(()) => names.default_of(Direction::Ingress, query.src, query.dst),
+            Ok(()) => names.default_of(closable(query.dst), query.src, query.dst),
             Err(_) => names.default_of(direction, query.src, query.dst),
         };
         let now = SystemTime::now();

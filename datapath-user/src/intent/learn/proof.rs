@@ -145,7 +145,7 @@ fn denials<'a>(asker: &'a Asker<'_>, contact: &'a Contact, flow: &'a Flow) -> im
             Err(default) => default,
         };
         let last = if is_icmp { port | 0xff } else { port };
-        let what = ask::words(Some(contact.protocol), port, last);
+        let what = ask::words(contact.protocol, port, last);
         let (from, to) = (&from.selector, &to.selector);
         Some(format!("{from} -> {to} {what} was seen and does not pass, by {by}"))
     })

@@ -73,7 +73,7 @@ fn every_port_that_a_rule_tells_apart_is_asked_about() {
     // What no rule names is asked about too.
     assert!(
         why(&["allow shop -> blog tcp", "allow shop -> blog udp"], "shop -> blog allow").contains(" icmp")
-            || why(&["allow shop -> blog tcp", "allow shop -> blog udp"], "shop -> blog allow").contains("any other")
+            || why(&["allow shop -> blog tcp", "allow shop -> blog udp"], "shop -> blog allow").contains("any protocol but tcp and udp")
     );
     holds(&["allow shop -> blog icmp/8"], "shop -> blog icmp/8 allow");
     holds(&["allow shop -> blog icmp/8"], "shop -> blog icmpv6/128 allow");
@@ -140,9 +140,48 @@ fn a_matrix_tells_what_passes() {
     assert_eq!(ask("shop/web", "shop/db"), Passes::All);
     assert_eq!(ask("blog", "shop"), Passes::Nothing);
     assert_eq!(ask("shop/web", "blog/db"), Passes::Some(vec!["tcp/80".into(), "tcp/443".into()]));
-    assert_eq!(ask("shop/db", "blog/db"), Passes::Some(vec!["tcp at some addresses".into()]));
+    assert_eq!(ask("shop/db", "blog/db"), Passes::Some(vec!["tcp to all but 10.2.7.0/24".into()]));
     assert_eq!(ask("host", "host"), Passes::Itself);
     assert_eq!(ask("host", "blog"), Passes::All);
     let names: Vec<_> = asker.parties().iter().map(|party| party.name.as_str()).collect();
     assert_eq!(names, ["blog", "blog/db", "shop", "shop/db", "shop/web", "host", "outside"]);
+}
+
+#[test]
+fn a_matrix_says_at_which_addresses() {
+    let check = |rules: &[&str], (from, to): (&str, &str), expect: &[&str]| {
+        let cluster = cluster(rules, &[]);
+        let asker = Asker::new(&cluster);
+        let find = |name: &str| asker.parties().iter().find(|party| party.name == name).unwrap();
+        let expect = Passes::Some(expect.iter().map(|text| (*text).to_owned()).collect());
+        assert_eq!(between(&asker, find(from), find(to), None), expect, "{rules:?}");
+    };
+    let out = ("shop/db", "outside");
+    check(&["deny shop -> 203.0.113.0/24"], out, &["any to all but 203.0.113.0/24"]);
+    let hole = "deny shop -> 198.18.0.0/15 except 198.18.7.0/24";
+    check(&[hole], out, &["any to all but 198.18.0.0/15 except 198.18.7.0/24"]);
+    let closed = ["deny shop -> outside any on egress", "allow shop -> 198.18.0.0/15 except 198.18.7.0/24 tcp/80 precedence 2000"];
+    check(&closed, out, &["tcp/80 to 198.18.0.0/15 except 198.18.7.0/24"]);
+    check(&["allow 10.1.7.0/24 -> blog"], ("shop/db", "blog"), &["any from 10.1.7.0/24"]);
+    let both = ["allow 10.1.7.0/24 -> blog", "deny shop -> 10.2.9.0/24"];
+    check(&both, ("shop/db", "blog"), &["any from 10.1.7.0/24 to other addresses"]);
+    let many: Vec<_> = (1..=6).map(|n| format!("deny shop -> 198.18.{n}.0/24")).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    let named = "any to all but 198.18.1.0/24 and 198.18.2.0/24 and 198.18.3.0/24 and 198.18.4.0/24 and 2 more";
+    check(&many, out, &[named]);
+    // All that is not told apart is only then something else when there is something that is.
+    let some = ["allow 10.1.7.0/24 -> blog", "deny shop -> blog tcp"];
+    check(&some, ("shop/db", "blog"), &["any protocol but tcp from 10.1.7.0/24"]);
+}
+
+#[test]
+fn a_default_that_lets_pass_is_the_one_to_close() {
+    let by = |rules: &[&str], expected: &str| why(rules, expected);
+    assert_eq!(by(&[], "host -> blog/db deny"), "host -> blog/db any passes, by default of blog: open to hosts (1)");
+    let outside = "shop/db -> outside any passes, by default of shop: open to the outside and to hosts (1)";
+    assert_eq!(by(&[], "shop/db -> outside deny"), outside);
+    let inside = "shop/db -> shop/web any passes, by default of shop: open to its own endpoints (1)";
+    assert_eq!(by(&[], "shop/db -> shop/web deny"), inside);
+    let other = "host -> blog/db any protocol but tcp passes, by default of blog: open to hosts (1)";
+    assert_eq!(by(&["deny host -> blog tcp"], "host -> blog/db deny"), other);
 }
