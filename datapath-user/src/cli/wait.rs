@@ -42,33 +42,34 @@ pub(super) async fn wait(client: &Client, wait: &Wait) -> Result<Vec<Enforcing>,
     let (heard, mut answers) = mpsc::channel(asked.len());
     let mut asking = JoinSet::new();
     for (host, client) in asked.clone() {
-        asking.spawn(ask(host, client, heard.clone()));
+        let first = if host == own.host { AGAIN } else { Duration::ZERO };
+        asking.spawn(ask((host, client), first, heard.clone()));
     }
-    let mut last = Answers::new();
+    let mut last = Answers::from([(own.host.clone(), Ok(own.clone()))]);
     loop {
-        let until = if last.len() == asked.len() { deadline } else { once };
-        let Ok(Some((host, answer))) = timeout_at(until, answers.recv()).await else { break };
-        last.insert(host, answer);
         let found = tell(&own, &asked, &last, within);
         if found.iter().all(|host| host.state == Enforced::Yes || !asked.contains_key(&host.host)) {
             return Ok(found);
         }
+        let until = if last.len() == asked.len() { deadline } else { once };
+        let Ok(Some((host, answer))) = timeout_at(until, answers.recv()).await else { return Ok(found) };
+        last.insert(host, answer);
     }
-    Ok(tell(&own, &asked, &last, within))
 }
 
-/// Asks a host again and again, until nobody listens any more.
+/// Asks a host again and again, from then on, until nobody listens any more.
 async fn ask(
-    host: String,
-    client: Client,
+    (host, client): (String, Client),
+    mut pause: Duration,
     heard: mpsc::Sender<(String, Result<PolicyDigest, ClientError>)>,
 ) {
     loop {
+        tokio::time::sleep(pause).await;
         let answer = client.call(&GetDigest {}).await;
         if heard.send((host.clone(), answer)).await.is_err() {
             return;
         }
-        tokio::time::sleep(AGAIN).await;
+        pause = AGAIN;
     }
 }
 
