@@ -248,12 +248,14 @@ fn what_is_listed_has_names_and_times_and_says_what_to_do() {
     let dropped = drops["recent"].as_array().unwrap().last().unwrap();
     assert_eq!(dropped["protocol"], "icmp/8/0");
     assert_eq!(dropped["rule"]["text"], "default of blog: closed to other apps");
-    assert_eq!(dropped["would_allow"], "allow shop/web -> blog/db icmp");
+    assert_eq!(dropped["would_allow"], "allow shop/web -> blog/db icmp/8/0");
     let pairs = cluster.weft(0, &["traffic"]);
     let pair = |pair: &&Value| pair["from"] == "shop" && pair["to"] == "blog";
     assert!(pairs["pairs"].as_array().unwrap().iter().find(pair).is_some_and(|pair| pair["drops"] != 0), "{pairs}");
-    // What is advised works.
-    cluster.weft(0, &["allow", "shop/web -> blog/db icmp"]);
+    // It is what why says, and works.
+    let asked = cluster.weft_no(0, &["why", "a1", "b1", "icmp"]);
+    assert_eq!(asked["would_allow"], dropped["would_allow"]);
+    cluster.weft(0, &["allow", "shop/web -> blog/db icmp/8/0"]);
     wait_for_rule(&cluster, 1);
     assert_eq!(ping(&web.netns, other.v4, SOON), Outcome::Reached);
     cluster.weft(0, &["deny", "shop", "blog"]);

@@ -88,12 +88,7 @@ pub(super) fn all(hosts: &[Enforcing]) -> bool {
 }
 
 /// How it is with each host of the cluster.
-fn tell(
-    own: &PolicyDigest,
-    asked: &BTreeMap<String, Client>,
-    last: &Answers,
-    within: Duration,
-) -> Vec<Enforcing> {
+fn tell(own: &PolicyDigest, asked: &BTreeMap<String, Client>, last: &Answers, within: Duration) -> Vec<Enforcing> {
     // Somebody may have changed it again.
     let wanted = last.get(&own.host).and_then(|answer| answer.as_ref().ok()).unwrap_or(own);
     let one = |host: &String| match (last.get(host), asked.get(host)) {

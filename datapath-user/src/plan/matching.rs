@@ -59,13 +59,18 @@ enum Meant {
 
 /// What the rules in force `now` say of a packet.
 pub fn matching<'a>(cluster: &'a Cluster, query: &Query, now: SystemTime) -> Said<'a> {
+    said(cluster, cluster.rules.iter().map(AsRef::as_ref).filter(|rule| holds(rule, now)), query)
+}
+
+/// What these of the rules in force say of a packet.
+fn said<'a>(cluster: &Cluster, rules: impl Iterator<Item = &'a Rule>, query: &Query) -> Said<'a> {
     let apps = (app_of(cluster, query.src.app), app_of(cluster, query.dst.app));
     let ports = receiver_ports(apps.1, query.dst);
     let decides = |(_, app): &(Direction, Option<&App>)| app.is_none_or(|app| !app.shadow);
     let sides = [(Direction::Egress, apps.0), (Direction::Ingress, apps.1)].into_iter().filter(decides);
     let sides: Vec<Direction> = sides.map(|(direction, _)| direction).collect();
-    let mut rules = Vec::new();
-    for rule in cluster.rules.iter().filter(|rule| holds(rule, now) && covers(&rule.traffic, &ports, query)) {
+    let mut found = Vec::new();
+    for rule in rules.filter(|rule| covers(&rule.traffic, &ports, query)) {
         // As a subject an address is nobody.
         let meant = |direction: Direction| {
             let peer = |of, addr: Ip| (direction != of).then(|| addr.to_std());
@@ -78,11 +83,11 @@ pub fn matching<'a>(cluster: &'a Cluster, query: &Query, now: SystemTime) -> Sai
                 (Meant::Yes, _) | (Meant::Maybe, Action::Allow) => rule.rank(),
                 (Meant::Maybe, Action::Pass | Action::Reject) => Rank::new(rule.precedence.raw(), Action::Allow),
             };
-            rules.push(Speaks { rule, direction, rank });
+            found.push(Speaks { rule, direction, rank });
         }
     }
-    rules.sort_by_key(|speaks| Reverse(speaks.rank));
-    Said { rules, sides }
+    found.sort_by_key(|speaks| Reverse(speaks.rank));
+    Said { rules: found, sides }
 }
 
 impl<'a> Said<'a> {
@@ -286,6 +291,8 @@ mod tests {
             let query = Query { src, dst, src_addr, dst_addr, protocol: 6, port };
             let (decision, rule) = decided(&cluster, &query);
             let said = matching(&cluster, &query, UNIX_EPOCH);
+            let mut finder = Finder::new(&cluster, UNIX_EPOCH);
+            prop_assert_eq!(&finder.matching(&query).rules, &said.rules);
             let won = said.winner(decision.direction);
             prop_assert_eq!(rule.as_ref().map(Rule::rank), won.map(|won| won.rule.rank()), "{:?}", cluster.rules);
 

@@ -69,9 +69,9 @@ impl Service {
         };
         let revision = self.change(Change::PutEndpoint(endpoint.clone())).await?;
         drop(turn);
-        let ready = self
-            .board
-            .wait(self.patience, |status| status.revision >= revision.0 && status.endpoints.contains_key(&endpoint.key));
+        let ready = self.board.wait(self.patience, |status| {
+            status.revision >= revision.0 && status.endpoints.contains_key(&endpoint.key)
+        });
         let why = match ready.await.map(|status| status.endpoints.get(&endpoint.key).cloned()) {
             Some(Some(EndpointState::Ready)) => return Ok(attached(&cluster, &endpoint, &self.host, was_there)),
             Some(Some(EndpointState::Failed(why))) => why,

@@ -8,7 +8,7 @@ use weft_common::{
     event::{Hook, Kind},
     flow::{Flow, FlowKey, State as FlowState},
     header::{Tcp, protocol},
-    policy::{Direction, Query},
+    policy::{Action, Direction, Query},
     table,
     verdict::DropReason,
 };
@@ -33,7 +33,11 @@ use crate::plan::{NodePlan, matching::Finder};
 use crate::status::EndpointState;
 use crate::store::Snapshot;
 
-use super::{Service, naming::Names, why::is_policy};
+use super::{
+    Service,
+    naming::Names,
+    why::{Named, is_policy, would},
+};
 
 /// How many flows are listed unless more are asked for.
 const FLOWS: usize = 1000;
@@ -291,25 +295,15 @@ impl<'a> Teller<'a> {
         let port = |port: u16| has_ports.then_some(port);
         let protocol = match drop.protocol {
             // What was dropped before it was read has no type.
-            protocol::ICMP | protocol::ICMPV6 if by_policy || drop.dst_port != 0 => {
-                let [kind, code] = drop.dst_port.to_be_bytes();
-                format!("{}/{kind}/{code}", protocol_name(drop.protocol))
-            }
+            protocol::ICMP | protocol::ICMPV6 if by_policy || drop.dst_port != 0 => icmp(drop.protocol, drop.dst_port),
             other => protocol_name(other),
         };
         let (src, dst) = (drop.src_identity, drop.dst_identity);
-        let what = match drop.protocol {
-            protocol::TCP | protocol::UDP | protocol::SCTP => {
-                format!("{}/{}", protocol_name(drop.protocol), drop.dst_port)
-            }
-            protocol::ICMP | protocol::ICMPV6 => protocol_name(drop.protocol),
-            // Rules know no other protocol by name.
-            _ => "any".to_owned(),
-        };
         let by_default = || (reason == Some(DropReason::PolicyDefault)).then(|| names.default_of(direction, src, dst));
         let (src_addr, dst_addr) = (drop.src, drop.dst);
         let query = Query { src, dst, src_addr, dst_addr, protocol: drop.protocol, port: drop.dst_port };
         let near = (reason == Some(DropReason::PolicyDefault)).then(|| finder.nearest(&query, direction));
+        let would_allow = (by_policy && !passed).then(|| would_allow(names, finder, &query)).flatten();
         Dropped {
             time: seen.when.into(),
             host: host.to_string(),
@@ -329,7 +323,87 @@ impl<'a> Teller<'a> {
             revision: revision.filter(|_| by_policy),
             shadow: (drop.shadow != 0).then(|| names.tried(drop.shadow, &query)),
             skipped: drop.skipped,
-            would_allow: (by_policy && !passed).then(|| names.would_allow(drop.rule, (src, dst), &what)),
+            would_allow,
         }
+    }
+}
+
+/// The smallest rule that would let a packet pass. A protocol that rules have no name for has none: it would be one about
+/// everything.
+fn would_allow(names: &Names<'_>, finder: &mut Finder<'_>, query: &Query) -> Option<String> {
+    let Query { src, dst, src_addr, dst_addr, protocol, port } = *query;
+    let what = match protocol {
+        protocol::TCP | protocol::UDP | protocol::SCTP => format!("{}/{port}", protocol_name(protocol)),
+        protocol::ICMP | protocol::ICMPV6 => icmp(protocol, port),
+        _ => return None,
+    };
+    let named = |identity, addr: Ip| Named { identity, addr: Some(addr.to_std()) };
+    let asked = (named(src, src_addr), named(dst, dst_addr), what.parse().ok()?);
+    would(names, finder.matching(query), Action::Allow, asked).map(|rule| rule.to_string())
+}
+
+/// Type and code, which policy sees where others have a port.
+fn icmp(number: u8, port: u16) -> String {
+    let [kind, code] = port.to_be_bytes();
+    format!("{}/{kind}/{code}", protocol_name(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_common::{
+        event::Drop,
+        id::{Identity, RoleId},
+    };
+
+    use super::*;
+    use crate::model::{cluster::Revision, example};
+
+    /// What is advised of a packet from shop/web that a rule of these dropped.
+    fn advised(rules: &[&str], to: &str, (number, port): (u8, u16)) -> Option<String> {
+        let cluster = crate::model::cluster::Cluster { rules: example::rules(rules), ..example::cluster() };
+        let of = |app: &str, role: &str| {
+            let app = &cluster.apps[&app.parse().unwrap()];
+            Identity::new(app.number, app.roles[&role.parse().unwrap()].number)
+        };
+        let ip = |text: &str| Ip::from(text.parse::<IpAddr>().unwrap());
+        let (dst_identity, dst) = match to {
+            "outside" => (Identity::OUTSIDE, "203.0.113.9"),
+            // Of another host's endpoint the sender's knows the app alone.
+            "elsewhere" => (Identity::new(of("blog", "db").app, RoleId::UNKNOWN), "10.2.2.9"),
+            _ => (of("blog", "db"), "10.2.1.2"),
+        };
+        let drop = Drop {
+            reason: DropReason::PolicyDenied as u32,
+            src: ip("10.1.1.2"),
+            dst: ip(dst),
+            src_identity: of("shop", "web"),
+            dst_identity,
+            dst_port: port,
+            protocol: number,
+            ..Drop::default()
+        };
+        let snapshot =
+            Snapshot { revision: Revision(1), cluster: Arc::new(cluster.clone()), problem: None, unwritten: None };
+        let (host, plan) = ("h1".parse().unwrap(), NodePlan::default());
+        Teller::new(&host, &snapshot, &plan, None).dropped(&Seen { drop, when: SystemTime::now() }).would_allow
+    }
+
+    #[test]
+    fn what_is_advised_of_a_drop_is_enough_and_no_more() {
+        let check = |rules: &[&str], to: &str, what, expect: Option<&str>| {
+            assert_eq!(advised(rules, to, what).as_deref(), expect, "{rules:?} {to} {what:?}");
+        };
+        let ssh = (protocol::TCP, 22);
+        check(&[], "db", ssh, Some("allow shop/web -> blog/db tcp/22"));
+        check(&[], "elsewhere", ssh, Some("allow shop/web -> blog tcp/22"));
+        // Beside the rule that dropped it there is another in the way, on the other side.
+        let both = ["deny shop -> any any on egress", "deny any -> blog any on ingress precedence 3000"];
+        check(&both, "db", ssh, Some("allow shop/web -> blog/db tcp/22 precedence 3001"));
+        check(&[], "db", (protocol::ICMP, 8 << 8), Some("allow shop/web -> blog/db icmp/8/0"));
+        check(&[], "db", (protocol::ICMPV6, 128 << 8), Some("allow shop/web -> blog/db icmpv6/128/0"));
+        check(&[], "outside", ssh, Some("allow shop/web -> 203.0.113.9/32 tcp/22"));
+        check(&["deny shop -> outside"], "outside", ssh, Some("allow shop/web -> outside tcp/22 precedence 1001"));
+        // Generic routing encapsulation: rules have no name for it.
+        check(&[], "db", (47, 0), None);
     }
 }

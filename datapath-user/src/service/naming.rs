@@ -11,7 +11,7 @@ use weft_common::{
 
 use crate::front::api::dto::side::{self, Nearest, RuleMention, Side};
 use crate::kernel::config;
-use crate::model::{app::App, cluster::Cluster, rule::Precedence};
+use crate::model::{app::App, cluster::Cluster};
 use crate::plan::{
     NodePlan, ask,
     matching::{Miss, Near},
@@ -100,17 +100,6 @@ impl Names<'_> {
             Miss::Receiver => side::Miss::Receiver,
         };
         Nearest { rule: RuleMention::of(self.plan.number_of(near.rule), near.rule), miss, only: near.only() }
-    }
-
-    /// The text of a rule that would let `what` pass, which the rule with this number, or a default, does not.
-    pub(super) fn would_allow(&self, rule: u32, (src, dst): (Identity, Identity), what: &str) -> String {
-        let stronger =
-            self.plan.policy.names.get(&rule).and_then(|rule| Precedence::new(rule.precedence.raw().saturating_add(1)));
-        let precedence = stronger
-            .filter(|precedence| *precedence > Precedence::DEFAULT)
-            .map(|precedence| format!(" precedence {}", precedence.raw()))
-            .unwrap_or_default();
-        format!("allow {} -> {} {what}{precedence}", self.identity(src), self.identity(dst))
     }
 
     pub(super) fn peer(&self, id: PeerId) -> String {

@@ -150,7 +150,13 @@ impl Service {
             .flatten();
         let said = matching::matching(&snapshot.cluster, query, now);
         let (also, more) = others(&names, &said.rules, *found);
-        let change = |action| would(&names, &said, action, (from, to, request.what));
+        let named = |end: &End| {
+            let addr = (end.meant == Meant::Itself).then_some(end.addr);
+            Named { identity: end.identity, addr }
+        };
+        let traffic = request.what.to_string().parse::<Traffic>().ok();
+        let asked = traffic.map(|traffic| (named(from), named(to), traffic));
+        let change = |action| would(&names, &said, action, asked.clone()?);
         let (would_allow, would_deny) = (change(Action::Allow), change(Action::Deny));
         WhyAnswer {
             from: names.side(from.identity, Some(from.addr.into()), None),
@@ -189,27 +195,40 @@ fn others(names: &Names<'_>, speaking: &[Speaks<'_>], found: Found) -> (Vec<Also
     (others.into_iter().map(also).collect(), more as u64)
 }
 
-/// The smallest rule about the question that turns the answer into `action`, if there is one.
-fn would(names: &Names<'_>, said: &Said<'_>, action: Action, asked: (&End, &End, Probe)) -> Option<Rule> {
-    let (from, to, what) = asked;
-    let traffic: Traffic = what.to_string().parse().ok()?;
+/// Somebody that a rule is to name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Named {
+    /// Who it is.
+    pub(super) identity: Identity,
+    /// Where, if that address alone is meant.
+    pub(super) addr: Option<IpAddr>,
+}
+
+/// The smallest rule about what is asked, or was dropped, that turns the answer into `action`, if there is one.
+pub(super) fn would(
+    names: &Names<'_>,
+    said: &Said<'_>,
+    action: Action,
+    (from, to, traffic): (Named, Named, Traffic),
+) -> Option<Rule> {
     // An address outside can be named alone. That is no rule of the outside itself: where one of those is in the way,
     // the outside has to be named.
-    let selector = |end: &End, own: Direction, alone: bool| -> Option<Selector> {
+    let selector = |end: Named, own: Direction, alone: bool| -> Option<Selector> {
         let refused = said.winner(own).is_some_and(|speaks| speaks.rank.action() > Action::Allow);
-        if alone
-            && end.identity == Identity::OUTSIDE
-            && end.meant == Meant::Itself
-            && !(refused && action == Action::Allow)
-        {
-            return Some(Selector::Net(Net::new(Prefix::host(end.addr).ok()?, []).ok()?));
+        match end.addr {
+            Some(addr) if alone && is_outside(end) && !(refused && action == Action::Allow) => {
+                Some(Selector::Net(Net::new(Prefix::host(addr).ok()?, []).ok()?))
+            }
+            Some(_) | None => names.identity(end.identity).parse().ok(),
         }
-        names.identity(end.identity).parse().ok()
     };
-    let is_outside = |end: &End| end.identity == Identity::OUTSIDE;
     let sides =
         (selector(from, Direction::Egress, !is_outside(to))?, selector(to, Direction::Ingress, !is_outside(from))?);
     said.would(action, sides, traffic).ok().flatten()
+}
+
+fn is_outside(end: Named) -> bool {
+    end.identity == Identity::OUTSIDE
 }
 
 /// The word for a verdict.

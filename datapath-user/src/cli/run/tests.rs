@@ -195,7 +195,10 @@ async fn what_needs_no_daemon_works_without_one() {
         "{lines:?}"
     );
     let error = error_of(&torn).await;
-    assert!(error.contains("torn.yaml:7:5: ") && error.contains("\n      ") && error.contains("torn.yaml:8:1: "), "{error}");
+    assert!(
+        error.contains("torn.yaml:7:5: ") && error.contains("\n      ") && error.contains("torn.yaml:8:1: "),
+        "{error}"
+    );
 
     let svg = folder.path().join("m.svg");
     let (outcome, text) = lab.run(&format!("policy|matrix|-f|{good}|--svg|{}", svg.display())).await;

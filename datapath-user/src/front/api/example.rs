@@ -327,7 +327,8 @@ pub(crate) fn policy_change() -> PolicyChange {
 }
 
 pub(crate) fn policy_diff() -> PolicyDiff {
-    let breaks = "blog.yaml:8: policy blog expects `shop -> blog tcp/22 deny`: shop/db -> blog/db tcp/22 passes, by `x`";
+    let breaks =
+        "blog.yaml:8: policy blog expects `shop -> blog tcp/22 deny`: shop/db -> blog/db tcp/22 passes, by `x`";
     PolicyDiff { parts: parts(), breaks: texts(&[breaks]) }
 }
 

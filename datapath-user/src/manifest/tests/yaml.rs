@@ -58,7 +58,10 @@ fn several_documents_and_lists_are_read() {
     let names: Vec<_> = manifest.policies.keys().map(PolicyName::as_str).collect();
     assert_eq!(names, ["a", "b", "networkpolicy/default/c", "networkpolicy/shop/d"]);
     assert!(said("").policies.is_empty() && said("# nothing\n").policies.is_empty());
-    assert_eq!(said("{apiVersion: v1, kind: List, items: []}"), super::Manifest { documents: 1, ..super::Manifest::default() });
+    assert_eq!(
+        said("{apiVersion: v1, kind: List, items: []}"),
+        super::Manifest { documents: 1, ..super::Manifest::default() }
+    );
 }
 
 #[test]

@@ -73,7 +73,8 @@ fn every_port_that_a_rule_tells_apart_is_asked_about() {
     // What no rule names is asked about too.
     assert!(
         why(&["allow shop -> blog tcp", "allow shop -> blog udp"], "shop -> blog allow").contains(" icmp")
-            || why(&["allow shop -> blog tcp", "allow shop -> blog udp"], "shop -> blog allow").contains("any protocol but tcp and udp")
+            || why(&["allow shop -> blog tcp", "allow shop -> blog udp"], "shop -> blog allow")
+                .contains("any protocol but tcp and udp")
     );
     holds(&["allow shop -> blog icmp/8"], "shop -> blog icmp/8 allow");
     holds(&["allow shop -> blog icmp/8"], "shop -> blog icmpv6/128 allow");
@@ -160,7 +161,10 @@ fn a_matrix_says_at_which_addresses() {
     check(&["deny shop -> 203.0.113.0/24"], out, &["any to all but 203.0.113.0/24"]);
     let hole = "deny shop -> 198.18.0.0/15 except 198.18.7.0/24";
     check(&[hole], out, &["any to all but 198.18.0.0/15 except 198.18.7.0/24"]);
-    let closed = ["deny shop -> outside any on egress", "allow shop -> 198.18.0.0/15 except 198.18.7.0/24 tcp/80 precedence 2000"];
+    let closed = [
+        "deny shop -> outside any on egress",
+        "allow shop -> 198.18.0.0/15 except 198.18.7.0/24 tcp/80 precedence 2000",
+    ];
     check(&closed, out, &["tcp/80 to 198.18.0.0/15 except 198.18.7.0/24"]);
     check(&["allow 10.1.7.0/24 -> blog"], ("shop/db", "blog"), &["any from 10.1.7.0/24"]);
     let both = ["allow 10.1.7.0/24 -> blog", "deny shop -> 10.2.9.0/24"];

@@ -1,4 +1,5 @@
-//! The allow rule that misses a packet by least, for whoever asks why a default refused it.
+//! The allow rule that misses a packet by least, for whoever asks why a default refused it; and who speaks of a packet,
+//! for whoever asks of many.
 
 use std::{
     cmp::Reverse,
@@ -13,13 +14,14 @@ use weft_common::{
 };
 
 use crate::model::{
+    app::App,
     cluster::Cluster,
     rule::Rule,
     selector::{Apps, Selector},
     traffic::{Ports, Traffic, Types},
 };
 
-use super::{Meant, app_of, covers, holds, meant, receiver_ports};
+use super::{Meant, Said, app_of, covers, holds, meant, receiver_ports, said};
 
 /// A rule, and the one thing for which it does not speak of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,11 +51,14 @@ pub struct Finder<'a> {
     now: SystemTime,
     /// The rules that mean at least one end, by the ends and by whose default refused.
     pairs: BTreeMap<(Identity, Identity, Direction), Vec<&'a Rule>>,
-    found: BTreeMap<Question, Option<Near<'a>>>,
+    found: BTreeMap<(Question, Direction), Option<Near<'a>>>,
+    /// The rules that mean both ends, by the ends.
+    both: BTreeMap<(Identity, Identity), Vec<&'a Rule>>,
+    heard: BTreeMap<Question, Said<'a>>,
 }
 
-/// All of a query and the side, so that the same is not asked twice.
-type Question = (Identity, Identity, Ip, Ip, u8, u16, Direction);
+/// All of a query, so that the same is not asked twice.
+type Question = (Identity, Identity, Ip, Ip, u8, u16);
 
 impl Near<'_> {
     /// All that the rule allows of what it misses: `tcp/5432`, `blog`, `blog/db`.
@@ -69,15 +74,29 @@ impl Near<'_> {
 impl<'a> Finder<'a> {
     /// Of the rules in force `now`.
     pub fn new(cluster: &'a Cluster, now: SystemTime) -> Self {
-        Self { cluster, now, pairs: BTreeMap::new(), found: BTreeMap::new() }
+        Self {
+            cluster,
+            now,
+            pairs: BTreeMap::new(),
+            found: BTreeMap::new(),
+            both: BTreeMap::new(),
+            heard: BTreeMap::new(),
+        }
+    }
+
+    /// As [`super::matching`].
+    pub fn matching(&mut self, query: &Query) -> &Said<'a> {
+        let (cluster, now, ends) = (self.cluster, self.now, (query.src, query.dst));
+        let rules = self.both.entry(ends).or_insert_with(|| meaning_both(cluster, ends, now));
+        self.heard.entry(question(query)).or_insert_with(|| said(cluster, rules.iter().copied(), query))
     }
 
     /// Of the allow rules that `direction` keeps the one that misses least of what its default refuses: by what it
     /// misses, then precedence, then the more specific, then the first. None if all miss more than one thing; and none
     /// if a rule misses nothing, for then either the rules are others by now, or one passes it over.
     pub fn nearest(&mut self, query: &Query, direction: Direction) -> Option<Near<'a>> {
-        let Query { src, dst, src_addr, dst_addr, protocol, port } = *query;
-        let question = (src, dst, src_addr, dst_addr, protocol, port, direction);
+        let Query { src, dst, .. } = *query;
+        let question = (question(query), direction);
         if let Some(known) = self.found.get(&question) {
             return *known;
         }
@@ -92,18 +111,31 @@ impl<'a> Finder<'a> {
     }
 }
 
-/// The allow rules in force that `direction` keeps and that may mean one of the ends. Which address a prefix means is
-/// not looked at yet.
+fn question(query: &Query) -> Question {
+    let Query { src, dst, src_addr, dst_addr, protocol, port } = *query;
+    (src, dst, src_addr, dst_addr, protocol, port)
+}
+
+/// Whether a selector may mean somebody. Which address a prefix means is not looked at yet.
+fn fits(selector: &Selector, who: (Identity, Option<&App>)) -> bool {
+    matches!(selector, Selector::Net(_)) || meant(selector, who, None) != Meant::No
+}
+
+/// The rules in force that may mean both ends.
+fn meaning_both(cluster: &Cluster, (src, dst): (Identity, Identity), now: SystemTime) -> Vec<&Rule> {
+    let (from, to) = ((src, app_of(cluster, src.app)), (dst, app_of(cluster, dst.app)));
+    let rules = cluster.rules.iter().map(AsRef::as_ref).filter(|rule| holds(rule, now));
+    rules.filter(|rule| fits(&rule.from, from) && fits(&rule.to, to)).collect()
+}
+
+/// The allow rules in force that `direction` keeps and that may mean one of the ends.
 fn candidates(
     cluster: &Cluster,
     (src, dst): (Identity, Identity),
     direction: Direction,
     now: SystemTime,
 ) -> Vec<&Rule> {
-    let apps = (app_of(cluster, src.app), app_of(cluster, dst.app));
-    let fits = |selector: &Selector, who, app| {
-        matches!(selector, Selector::Net(_)) || meant(selector, (who, app), None) != Meant::No
-    };
+    let (from, to) = ((src, app_of(cluster, src.app)), (dst, app_of(cluster, dst.app)));
     let keeps = |rule: &Rule| {
         let subject = if direction == Direction::Egress { &rule.from } else { &rule.to };
         // An address keeps no rules.
@@ -111,7 +143,7 @@ fn candidates(
     };
     let rules = cluster.rules.iter().map(AsRef::as_ref);
     let allowing = rules.filter(|rule| rule.action == Action::Allow && holds(rule, now) && keeps(rule));
-    allowing.filter(|rule| fits(&rule.from, src, apps.0) || fits(&rule.to, dst, apps.1)).collect()
+    allowing.filter(|rule| fits(&rule.from, from) || fits(&rule.to, to)).collect()
 }
 
 fn least<'a>(cluster: &Cluster, rules: &[&'a Rule], query: &Query, direction: Direction) -> Option<Near<'a>> {
