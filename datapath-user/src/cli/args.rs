@@ -167,8 +167,7 @@ pub enum App {
     },
     /// Remove one that has no endpoints and that no rule names: nothing of it is left then
     ///
-    /// Rules that name it go first, each by `weft policy rm` or with its policy by `weft policy delete`: they are of others,
-    /// too. The blocks that hosts have of it and the addresses that are kept for its endpoints go with it.
+    /// Such rules are of others, too, and go first. Blocks that hosts have of it, and addresses kept for it, go with it.
     Rm {
         /// Which
         name: AppName,
@@ -385,8 +384,7 @@ pub enum Policy {
     Apply(ApplyPolicy),
     /// Take policies away, with their rules
     Delete(DeletePolicy),
-    /// Show what applying manifests would change, and what that would break of what is expected. Exit status 3: there is
-    /// a difference, or apply would be refused for what it breaks
+    /// Show what applying manifests would change, and break of what is expected. Exit status 3: there is either
     Diff(Files),
     /// Print policies as a manifest
     Export {

@@ -21,9 +21,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Document>, Failure> {
             let mut text = String::new();
             io::stdin().read_to_string(&mut text).map_err(Failure::Input)?;
             if text.trim_ascii().is_empty() {
-                return Err(Failure::Sentence(
-                    "nothing came on standard input: did what should write a manifest fail?",
-                ));
+                return Err(Failure::Sentence("nothing came on standard input: did the command before it fail?"));
             }
             found.push(Document { name: "-".to_owned(), text });
         } else if path.is_dir() {

@@ -238,7 +238,9 @@ pub(super) fn diff(page: &mut Page, PolicyDiff { parts, breaks }: &PolicyDiff) {
     }
     if !breaks.is_empty() {
         page.toned(Tone::Bad, "apply would be refused, it would break what is expected:");
-        breaks.iter().for_each(|sentence| page.line(format!("      {sentence}")));
+        for sentence in breaks {
+            page.line(format!("      {sentence}"));
+        }
     }
 }
 

@@ -60,7 +60,7 @@ pub struct Part {
     /// The protocol; none stands for all that no rule tells apart.
     pub protocol: Option<u8>,
     /// The protocols that rules tell apart, where it stands for the rest.
-    pub beside: Vec<u8>,
+    pub beside: BTreeSet<u8>,
     /// The ports, or ICMP types and codes.
     pub ports: RangeInclusive<u16>,
     /// What it meets.
@@ -130,7 +130,7 @@ impl<'a> Asker<'a> {
                 let stretches = self.stretches(&lists, regions, src_addr.is_v4());
                 let told = || stretches.iter().filter_map(|(protocol, ..)| *protocol).collect::<BTreeSet<u8>>();
                 for &(protocol, from, to) in &stretches {
-                    let beside = protocol.is_none().then(|| told().into_iter().collect()).unwrap_or_default();
+                    let beside = if protocol.is_none() { told() } else { BTreeSet::new() };
                     let query = Query { src, dst, src_addr, dst_addr, protocol: protocol.unwrap_or(OTHER), port: from };
                     let decision = self.decide(&query);
                     let parted = (parted(&src_addrs, src_addr), parted(&dst_addrs, dst_addr));
