@@ -582,10 +582,10 @@ pub(crate) fn map_list() -> MapList {
 
 pub(crate) fn diagnosis() -> Diagnosis {
     let check = |name: &str, result, detail: &str, advice: Option<&str>| Check {
-        name: name.to_owned(),
+        name: text(name),
         result,
-        detail: detail.to_owned(),
-        advice: advice.map(str::to_owned),
+        detail: text(detail),
+        advice: advice.map(text),
     };
     Diagnosis {
         checks: vec![
