@@ -581,11 +581,9 @@ pub(crate) fn map_list() -> MapList {
 }
 
 pub(crate) fn diagnosis() -> Diagnosis {
-    let check = |name: &str, result, detail: &str, advice: Option<&str>| Check {
-        name: text(name),
-        result,
-        detail: text(detail),
-        advice: advice.map(text),
+    let check = |name, result, detail, advice: Option<&str>| {
+        let (name, detail, advice) = (text(name), text(detail), advice.map(text));
+        Check { name, result, detail, advice }
     };
     Diagnosis {
         checks: vec![
