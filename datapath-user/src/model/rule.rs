@@ -90,13 +90,18 @@ impl Precedence {
 }
 
 impl Rule {
-    /// A rule without name and source. Refuses one between two prefixes.
+    /// A rule without name and source. Refuses one between two prefixes, and one that speaks of ports by name where nobody
+    /// can have any.
     pub fn new(action: Action, from: Selector, to: Selector, traffic: Traffic) -> Result<Self, Invalid> {
         let (on, precedence) = (None, Precedence::DEFAULT);
         let (until, name, policy, source) = (None, None, None, None);
         let rule = Self { action, from, to, traffic, on, precedence, shadow: false, until, name, policy, source };
         if matches!((&rule.from, &rule.to), (Selector::Net(_), Selector::Net(_))) {
             return Err(Invalid::new("rule", &rule.to_string(), "one side has to be an app, host, outside or any"));
+        }
+        if rule.traffic.names_ports() && rule.to.is_without_names() {
+            let help = "only endpoints have names for ports, and a prefix, host or outside has none: write numbers";
+            return Err(Invalid::new("rule", &rule.to_string(), help));
         }
         Ok(rule)
     }
@@ -288,6 +293,8 @@ mod tests {
             "deny [team=a]{tier=web} -> everyone any on egress precedence -7",
             "pass shop -> blog any precedence 16777216",
             "allow 10.0.0.0/8 -> shop any on ingress",
+            "allow 10.0.0.0/8 -> shop tcp/pgsql",
+            "deny outside -> everyone tcp/pgsql",
             "shadow deny shop -> blog tcp/22 as try",
             "allow shop -> blog tcp/22 on egress precedence 7 until 2026-11-21T22:00:00Z as glass",
         ] {
@@ -333,6 +340,9 @@ mod tests {
         check("allow a -> b as X", "\"X\" is no rule name");
         check("allow a -> b -> c", "\"->\" is no protocol");
         check("allow 10.0.0.0/8 -> 11.0.0.0/8", "one side has to be an app");
+        for to in ["10.2.0.0/16", "host", "outside"] {
+            check(&format!("deny shop -> {to} tcp/80,pgsql"), "only endpoints have names for ports");
+        }
         check("allow a -> b\u{1b}[31m", "\\u{1b}");
     }
 

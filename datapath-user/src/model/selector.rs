@@ -71,6 +71,14 @@ impl Selector {
         }
     }
 
+    /// Whether nobody whom it means can have a name for a port: only endpoints have.
+    pub fn is_without_names(&self) -> bool {
+        match self {
+            Self::Host | Self::Outside | Self::Net(_) => true,
+            Self::App(_) | Self::Role(..) | Self::Labelled(_) | Self::Any | Self::Everyone => false,
+        }
+    }
+
     /// The app it names, if it names one.
     pub fn app(&self) -> Option<&AppName> {
         match self {

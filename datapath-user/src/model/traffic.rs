@@ -211,6 +211,21 @@ impl Traffic {
         }
     }
 
+    /// What is left of it where ports have no names, if anything is.
+    pub fn without_names(&self) -> Option<Self> {
+        let only = |ports: &Ports| match ports {
+            Ports::All => Some(Ports::All),
+            Ports::Only(Ranges(ranges), _) if ranges.is_empty() => None,
+            Ports::Only(ranges, _) => Some(Ports::Only(ranges.clone(), BTreeSet::new())),
+        };
+        match self {
+            Self::Tcp(ports) => only(ports).map(Self::Tcp),
+            Self::Udp(ports) => only(ports).map(Self::Udp),
+            Self::Sctp(ports) => only(ports).map(Self::Sctp),
+            Self::Any | Self::Icmp(_) | Self::Icmpv6(_) => Some(self.clone()),
+        }
+    }
+
     /// The parts of the look-up space it covers where the receiving endpoint has `named`; `None` is all of it. A name
     /// that the endpoint does not have is no port.
     pub fn regions(&self, named: &NamedPorts) -> Option<Vec<Region>> {
@@ -385,6 +400,19 @@ impl fmt::Display for Types {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_names_only_numbers_are_left() {
+        let check = |text: &str, expect: Option<&str>| {
+            let left = text.parse::<Traffic>().unwrap().without_names().map(|left| left.to_string());
+            assert_eq!(left.as_deref(), expect, "{text}");
+        };
+        check("tcp/80,http", Some("tcp/80"));
+        check("sctp/http", None);
+        check("udp", Some("udp"));
+        check("icmp/8", Some("icmp/8"));
+        check("any", Some("any"));
+    }
 
     #[test]
     fn ports_are_normalised() {

@@ -196,6 +196,10 @@ impl World {
             if matches!((&rule.from, &rule.to), (Who::Net(..), Who::Net(..))) {
                 continue;
             }
+            let has_names = matches!(&rule.what, What::Ports(_, _, names) if !names.is_empty());
+            if has_names && matches!(rule.to, Who::Net(..) | Who::Host | Who::Outside) {
+                continue;
+            }
             let says = |rule| Self::text(rule).parse::<crate::model::rule::Rule>().unwrap();
             let again = world.rules.iter().any(|old| says(old).says_same(&says(&rule)));
             if !again {

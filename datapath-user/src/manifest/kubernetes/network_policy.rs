@@ -27,7 +27,8 @@
 //! | a port's `endPort` | the one port | |
 //! | `ipBlock.except` | no exception | no exception |
 //!
-//! An item of a list that is null is a fault, as kubectl has it.
+//! An item of a list that is null is a fault, as kubectl has it. A port by name is the receiving pod's. To an `ipBlock`, which
+//! is for addresses outside of the cluster, it means no port, and is no fault: the rest of the rule holds.
 
 use weft_common::policy::{Action, Direction};
 
@@ -108,7 +109,12 @@ fn rules(object: &Fields<'_>, app: &AppName, faults: &mut Faults) -> Option<Vec<
             for (peer, at) in peers {
                 let source = faults.source(at);
                 let line = Line { action: Action::Allow, on, precedence: precedence(1)?, source };
-                made.extend(traffic.iter().map(|traffic| line.rule(&subject, &peer, traffic)));
+                // An address has no names for ports. With a block the API has them, and they mean no port there.
+                let by_number = on == Direction::Egress && peer.is_without_names();
+                for traffic in &traffic {
+                    let traffic = if by_number { traffic.without_names() } else { Some(traffic.clone()) };
+                    made.extend(traffic.map(|traffic| line.rule(&subject, &peer, &traffic)));
+                }
             }
         }
     }

@@ -24,7 +24,8 @@
 //! | `ports` (v1alpha1) | each one of `portNumber`, `portRange`, `namedPort`; left out: all traffic |
 //! | `protocols` (v1alpha2) | each one of `tcp`, `udp`, `sctp`, `destinationNamedPort`; left out: all traffic |
 //!
-//! `nodes` selects hosts, which have no labels here, so only `{}` is understood; `domainNames` is not.
+//! `nodes` selects hosts, which have no labels here, so only `{}` is understood; `domainNames` is not. A port by name of `nodes`
+//! or `networks` is a fault, as the API has it.
 
 use weft_common::policy::{Action, Direction};
 
@@ -230,8 +231,7 @@ fn entry(node: &Node, on: Direction, kind: &'static Kind, faults: &mut Faults) -
         }),
     };
     let (action, peers, traffic) = (action?, peers?, traffic?);
-    let has_no_ports = |peer: &&Selector| matches!(peer, Selector::Net(_) | Selector::Host);
-    if traffic.iter().any(Traffic::names_ports) && peers.iter().any(|peer| has_no_ports(&peer)) {
+    if traffic.iter().any(Traffic::names_ports) && peers.iter().any(Selector::is_without_names) {
         faults.add(fields.key_at(word), "networks and nodes have no ports with names: write numbers");
         return None;
     }

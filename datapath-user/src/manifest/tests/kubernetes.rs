@@ -274,6 +274,28 @@ fn egress_is_the_same_the_other_way() {
 }
 
 #[test]
+fn a_block_has_no_ports_with_names_and_the_rest_of_its_rule_holds() {
+    let rule = |ports: &str| {
+        format!("[{{PEERS: [{{ipBlock: {{cidr: 10.0.0.0/8}}}}, {{podSelector: {{}}}}], ports: {ports}}}]")
+    };
+    let out = |ports: &str, allowed: &[&str]| {
+        let spec = format!("{{policyTypes: [Egress], egress: {}}}", rule(ports).replace("PEERS", "to"));
+        let allowed = allowed.iter().map(|to| format!("allow n -> {to} on egress precedence 501"));
+        let expect: Vec<_> = std::iter::once(OUT.to_owned()).chain(allowed).collect();
+        check(&spec, &expect.iter().map(String::as_str).collect::<Vec<_>>());
+    };
+    out("[{port: web}]", &["n tcp/web"]);
+    out("[{port: web}, {port: 80}]", &["10.0.0.0/8 tcp/80", "n tcp/80,web"]);
+    out(
+        "[{port: web}, {protocol: UDP, port: dns}, {protocol: SCTP}]",
+        &["10.0.0.0/8 sctp", "n tcp/web", "n udp/dns", "n sctp"],
+    );
+    // Where the block is of senders, the port is of the pod.
+    let spec = format!("{{ingress: {}}}", rule("[{port: web}]").replace("PEERS", "from"));
+    check_in(&spec, &["10.0.0.0/8 -> n tcp/web", "n -> n tcp/web"]);
+}
+
+#[test]
 fn every_fault_of_a_policy_is_said() {
     let text = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: P}\nspec:\n  podSelector: []\n  \
                 policyTypes: [in]\n  ingress:\n  - from: [{}, {podSelector: 1}]\n    ports: [{port: 0}]\n  \
