@@ -135,7 +135,7 @@ fn what_is_wrong_or_breaks_what_is_expected_changes_nothing() {
         &BLOG.replace("shop/web -> blog/db tcp/5432\n  - deny", "wiki -> blog/db\n  - deny"),
     );
     let told = refused(&cluster, &["policy", "apply", "-f", &unknown], 1);
-    assert!(told.contains("unknown.yaml:4: rule `allow wiki -> blog/db any`: there is no app wiki"), "{told}");
+    assert!(told.contains("unknown.yaml:4:5: rule `allow wiki -> blog/db any`: there is no app wiki"), "{told}");
     assert!(unchanged());
 
     let breaks =

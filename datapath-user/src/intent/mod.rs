@@ -28,7 +28,7 @@ use crate::front::api::{
     },
     refusal::{Kind, Refusal},
 };
-use crate::manifest::{self, AppSpec, File, Manifest};
+use crate::manifest::{self, AppSpec, File, Manifest, Written};
 use crate::model::{
     app::{App, Defaults, Role},
     check::{self, Fault, Place},
@@ -70,33 +70,50 @@ pub fn nothing() -> Manifest {
     Manifest::default()
 }
 
+/// A change of policies and apps.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// The change.
+    pub change: SetPolicies,
+    /// Where it was written.
+    written: Written,
+}
+
+impl Wanted {
+    /// That these policies go.
+    pub fn without(remove: BTreeSet<PolicyName>) -> Self {
+        Self { change: SetPolicies { remove, ..SetPolicies::default() }, ..Self::default() }
+    }
+}
+
 /// The change that makes a cluster as manifests say.
-pub fn wanted(cluster: &Cluster, manifest: Manifest) -> SetPolicies {
-    let Manifest { policies, apps, documents: _ } = manifest;
+pub fn wanted(cluster: &Cluster, manifest: Manifest) -> Wanted {
+    let Manifest { policies, apps, written, documents: _ } = manifest;
     let apps = apps.into_iter().map(|(name, spec)| {
         let app = over(&name, spec, cluster);
         (name, app)
     });
-    SetPolicies { put: policies, remove: BTreeSet::new(), apps: apps.collect() }
+    let change = SetPolicies { put: policies, remove: BTreeSet::new(), apps: apps.collect() };
+    Wanted { change, written }
 }
 
 /// What a change makes of a cluster, if that has no fault and breaks nothing that is expected.
-pub fn preview(cluster: &Cluster, change: &SetPolicies) -> Result<(Cluster, u64), Refusal> {
-    let next = sound(cluster, change)?;
-    let checked = kept(cluster, &next, |policy| change.put.contains_key(policy))?;
+pub fn preview(cluster: &Cluster, wanted: &Wanted) -> Result<(Cluster, u64), Refusal> {
+    let next = sound(cluster, wanted)?;
+    let checked = kept(cluster, &next, |policy| wanted.change.put.contains_key(policy))?;
     Ok((next, checked))
 }
 
 /// What a change makes of a cluster, if that has no fault, and what it breaks of what is expected, a sentence each.
-pub fn outcome(cluster: &Cluster, change: &SetPolicies) -> Result<(Cluster, Vec<String>), Refusal> {
-    let next = sound(cluster, change)?;
-    let breaks = broken(cluster, &next, |policy| change.put.contains_key(policy)).err();
+pub fn outcome(cluster: &Cluster, wanted: &Wanted) -> Result<(Cluster, Vec<String>), Refusal> {
+    let next = sound(cluster, wanted)?;
+    let breaks = broken(cluster, &next, |policy| wanted.change.put.contains_key(policy)).err();
     Ok((next, breaks.unwrap_or_default()))
 }
 
-fn sound(cluster: &Cluster, change: &SetPolicies) -> Result<Cluster, Refusal> {
+fn sound(cluster: &Cluster, Wanted { change, written }: &Wanted) -> Result<Cluster, Refusal> {
     let next = with_policies(cluster, change)?;
-    check::check(&next).map_err(|faults| refuse(faults.iter().map(|fault| placed(&next, fault))))?;
+    check::check(&next).map_err(|faults| written.refuse(&next, &faults))?;
     Ok(next)
 }
 
@@ -151,13 +168,13 @@ pub fn describe(manifest: Manifest, base: Option<Document>) -> Result<Cluster, R
         }
         None => Cluster::default(),
     };
-    let mut change = wanted(&base, manifest);
+    let Wanted { mut change, written } = wanted(&base, manifest);
     if base.hosts.is_empty() {
         // Who is given what is for hosts to know, and there are none.
         change.apps.values_mut().for_each(|(_, blocks)| blocks.clear());
     }
     let next = with_policies(&base, &change)?;
-    check::check(&next).map_err(|faults| refuse(faults.iter().map(|fault| placed(&next, fault))))?;
+    check::check(&next).map_err(|faults| written.refuse(&next, &faults))?;
     Ok(next)
 }
 
@@ -190,14 +207,14 @@ pub fn validate(manifest: Manifest) -> Result<Validated, Refusal> {
         app.roles.extend(role.map(|role| (role.clone(), Role::plain(role))));
     }
     let named = Cluster { apps: Arc::new(apps), ..Cluster::default() };
-    let mut change = wanted(&named, manifest);
+    let Wanted { mut change, written } = wanted(&named, manifest);
     change.apps.values_mut().for_each(|(_, blocks)| blocks.clear());
     let next = with_policies(&named, &change)?;
     // Where such an app is is for others to say.
     let is_ours = |fault: &Fault| !matches!(&fault.place, Place::App(name) if named.apps.contains_key(name));
     let mut faults = check::check(&next).err().unwrap_or_default();
     faults.retain(is_ours);
-    if faults.is_empty() { Ok(told) } else { Err(refuse(faults.iter().map(|fault| placed(&next, fault)))) }
+    if faults.is_empty() { Ok(told) } else { Err(written.refuse(&next, &faults)) }
 }
 
 /// Policies as a manifest; with `all` the rules of none too, and the apps: all that the digest is of.
@@ -316,23 +333,52 @@ fn tested(checked: &Checked) -> Tested {
     }
 }
 
-/// A fault with the place of what has it, if that was written somewhere.
-fn placed(cluster: &Cluster, fault: &Fault) -> String {
-    let rule = match fault.place {
-        Place::Rule(at) => cluster.rules.get(at),
-        Place::Settings
-        | Place::Host(_)
-        | Place::HostAddress(..)
-        | Place::Blocks(..)
-        | Place::Block(..)
-        | Place::App(_)
-        | Place::AppPrefix(..)
-        | Place::Role(..)
-        | Place::Endpoint(_) => None,
-    };
-    match rule.and_then(|rule| rule.source.as_ref()) {
-        Some(source) => format!("{source}: {fault}"),
-        None => fault.to_string(),
+impl Written {
+    /// Faults of a cluster, each once and with the place of what has it, if that was written somewhere.
+    fn refuse(&self, cluster: &Cluster, faults: &[Fault]) -> Refusal {
+        let mut sentences: Vec<String> = Vec::new();
+        for fault in faults {
+            let sentence = self.placed(cluster, fault);
+            if !sentences.contains(&sentence) {
+                sentences.push(sentence);
+            }
+        }
+        refuse(sentences.into_iter())
+    }
+
+    fn placed(&self, cluster: &Cluster, fault: &Fault) -> String {
+        match &fault.place {
+            Place::Rule(at) => {
+                let Some(rule) = cluster.rules.get(*at) else { return fault.to_string() };
+                self.placed_rule(cluster, (*at, rule), fault)
+            }
+            Place::App(app) | Place::AppPrefix(app, _) | Place::Role(app, _) => match self.apps.get(app) {
+                Some(place) => place.problem(fault.to_string()).to_string(),
+                None => fault.to_string(),
+            },
+            Place::Settings
+            | Place::Host(_)
+            | Place::HostAddress(..)
+            | Place::Blocks(..)
+            | Place::Block(..)
+            | Place::Endpoint(_) => fault.to_string(),
+        }
+    }
+
+    fn placed_rule(&self, cluster: &Cluster, (at, rule): (usize, &Rule), fault: &Fault) -> String {
+        let policy = rule.policy.as_ref();
+        // What Kubernetes' objects name beside labels is their namespace. The rules that became of one are not what was
+        // written.
+        if let Some((place, field)) = policy.and_then(|policy| self.namespaces.get(policy)) {
+            let what = fault.what.strip_prefix(&check::of_rule(rule)).unwrap_or(&fault.what);
+            return place.problem(format!("{field}: {what}")).to_string();
+        }
+        let before = cluster.rules[..at].iter().filter(|other| other.policy.as_ref() == policy).count();
+        match (policy.and_then(|policy| self.rules.get(policy)?.get(before)), &rule.source) {
+            (Some(place), _) => place.problem(fault.to_string()).to_string(),
+            (None, Some(source)) => format!("{source}: {fault}"),
+            (None, None) => fault.to_string(),
+        }
     }
 }
 

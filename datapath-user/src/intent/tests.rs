@@ -25,14 +25,13 @@ fn base() -> Cluster {
 
 /// What applying a text makes of a cluster.
 fn apply(cluster: &Cluster, text: &str) -> Result<Cluster, Refusal> {
-    let change = wanted(cluster, read(document(text))?);
-    preview(cluster, &change).map(|(next, _)| next)
+    preview(cluster, &wanted(cluster, read(document(text))?)).map(|(next, _)| next)
 }
 
 fn diff(cluster: &Cluster, text: &str) -> Vec<String> {
-    let change = wanted(cluster, read(document(text)).unwrap());
-    let (next, _) = preview(cluster, &change).unwrap();
-    let lines = difference(cluster, &next, &change).into_iter().flat_map(|part| {
+    let wanted = wanted(cluster, read(document(text)).unwrap());
+    let (next, _) = preview(cluster, &wanted).unwrap();
+    let lines = difference(cluster, &next, &wanted.change).into_iter().flat_map(|part| {
         let how = match part.change {
             How::New => "new",
             How::Changed => "changed",
@@ -88,9 +87,9 @@ fn a_difference_names_what_comes_and_goes() {
         diff(&once, &other),
         ["policy blog: changed", "- allow shop/web -> blog/db tcp/5432", "+ allow shop/web -> blog/db tcp/5432-5433"]
     );
-    let change = SetPolicies { remove: ["blog".parse().unwrap()].into(), ..SetPolicies::default() };
-    let (next, _) = preview(&once, &change).unwrap();
-    assert_eq!(difference(&once, &next, &change)[0].change, How::Gone);
+    let gone = Wanted::without(["blog".parse().unwrap()].into());
+    let (next, _) = preview(&once, &gone).unwrap();
+    assert_eq!(difference(&once, &next, &gone.change)[0].change, How::Gone);
 }
 
 #[test]
@@ -119,12 +118,34 @@ fn a_mistake_is_told_with_its_place_and_all_others() {
     assert_eq!(refused.more.len(), 1, "{refused:?}");
     assert!(refused.message.starts_with("m.yaml:3:1: "), "{refused:?}");
     assert!(refused.more[0].starts_with("m.yaml:5:"), "{refused:?}");
-    // What only the cluster knows to be wrong has the line of its rule.
+    // What only the cluster knows to be wrong has the place of its rule.
     let refused = apply(&base(), &BLOG.replace("shop/web -> blog/db", "wiki -> blog/db")).unwrap_err();
     assert!(
-        refused.message.starts_with("m.yaml:4: rule `allow wiki -> blog/db tcp/5432`: there is no app wiki"),
+        refused.message.starts_with("m.yaml:4:5: rule `allow wiki -> blog/db tcp/5432`: there is no app wiki"),
         "{refused:?}"
     );
+}
+
+#[test]
+fn what_a_cluster_shows_to_be_wrong_with_an_object_is_told_once_and_in_its_words() {
+    let head = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n";
+    let peers = "[{from: [{podSelector: {}}]}]";
+    let policy = |metadata: &str| format!("{head}metadata: {metadata}\nspec: {{ingress: {peers}}}\n");
+    let told = |text: &str, expect: &[&str]| {
+        let refused = apply(&base(), text).unwrap_err();
+        let all: Vec<_> = std::iter::once(&refused.message).chain(&refused.more).collect();
+        assert_eq!(all, expect, "{text}");
+    };
+    let apps = "there is no app APP: the apps are blog, shop";
+    let wiki = format!("m.yaml:3:32: NetworkPolicy p: metadata.namespace: {}", apps.replace("APP", "wiki"));
+    told(&policy("{name: p, namespace: wiki}"), &[&wiki]);
+    let none = "m.yaml:8:18: NetworkPolicy q: metadata has no namespace, so it is default";
+    let none = format!("{none}: {}", apps.replace("APP", "default"));
+    told(&format!("{}---\n{}", policy("{name: p, namespace: wiki}"), policy("{name: q}")), &[&none, &wiki]);
+    // An app of a manifest has a place, too.
+    let overlapping = "weft: v1\napps:\n  wiki: {prefixes: [10.1.0.0/16]}\n";
+    let refused = apply(&base(), overlapping).unwrap_err();
+    assert!(refused.message.starts_with("m.yaml:3:3: 10.1.0.0/16 of app wiki overlaps"), "{refused:?}");
 }
 
 #[test]
@@ -140,7 +161,7 @@ fn what_breaks_an_expectation_is_refused_with_who_breaks_it() {
     // Whoever only asks hears the same, and what would change.
     let change = wanted(&base(), read(document(&broken)).unwrap());
     let (next, breaks) = outcome(&base(), &change).unwrap();
-    assert_eq!((difference(&base(), &next, &change).len(), breaks), (1, refused.more));
+    assert_eq!((difference(&base(), &next, &change.change).len(), breaks), (1, refused.more));
 
     // Another change that breaks it is refused too, and one that has nothing to do with it is not.
     let once = apply(&base(), BLOG).unwrap();

@@ -67,7 +67,15 @@ const METADATA: Form = form(
 );
 
 /// What an object of one kind means.
-type Meaning = fn(&Fields<'_>, &mut Faults) -> Option<(PolicyName, Vec<Rule>)>;
+type Meaning = fn(&Fields<'_>, &mut Faults) -> Option<Meant>;
+
+/// What an object means.
+struct Meant {
+    name: PolicyName,
+    rules: Vec<Rule>,
+    /// Where the namespace is that its rules name; object and field, for messages.
+    namespace: Option<(Position, String)>,
+}
 
 /// What is understood.
 const KINDS: [(&str, &str, Meaning); 4] = [
@@ -105,7 +113,10 @@ pub(super) fn document(node: &Node, reader: &mut Reader, faults: &mut Faults) {
         }
         Some((.., meaning)) => {
             let Some(fields) = Fields::of(node, &OBJECT, faults) else { return };
-            if let Some((name, rules)) = meaning(&fields, faults) {
+            if let Some(Meant { name, rules, namespace }) = meaning(&fields, faults) {
+                let place = namespace.map(|(at, field)| (faults.place(at), field));
+                reader.manifest.written.namespaces.extend(place.map(|place| (name.clone(), place)));
+                let rules = rules.into_iter().map(|rule| (node.at, rule)).collect();
                 reader.policy((name, node.at), Policy::default(), rules, faults);
             }
         }

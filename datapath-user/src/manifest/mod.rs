@@ -51,8 +51,37 @@ pub struct Manifest {
     pub policies: Policies,
     /// Apps that are to be there, or to be other than they are.
     pub apps: BTreeMap<AppName, AppSpec>,
+    /// Where all of it was written.
+    pub written: Written,
     /// How many documents that was. None is not one that says nothing: somebody meant to say something.
     pub documents: usize,
+}
+
+/// Where things were written, so that what only a cluster shows to be wrong with them is told there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The rules of each policy, in order.
+    pub rules: BTreeMap<PolicyName, Vec<Place>>,
+    /// The namespaces that Kubernetes' objects are in, and for messages the object and the field that says so.
+    pub namespaces: BTreeMap<PolicyName, (Place, String)>,
+    /// Apps.
+    pub apps: BTreeMap<AppName, Place>,
+}
+
+/// A place in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// As the operator named it.
+    pub file: Arc<str>,
+    /// Where in it.
+    pub position: Position,
+}
+
+impl Place {
+    /// A sentence about what is there.
+    pub fn problem(&self, text: String) -> Problem {
+        Problem { file: Arc::clone(&self.file), position: Some(self.position), text }
+    }
 }
 
 /// Policies by name, each with its rules in order.
@@ -127,6 +156,10 @@ impl Faults {
         Source { file: Arc::clone(&self.file), line: at.line }
     }
 
+    fn place(&self, position: Position) -> Place {
+        Place { file: Arc::clone(&self.file), position }
+    }
+
     fn in_order(mut self) -> impl Iterator<Item = Problem> {
         self.found.sort();
         // A value that an alias repeats has the same fault in the same place.
@@ -161,13 +194,21 @@ impl Reader {
     }
 
     /// Adds a policy, once, without rules that say what one before them says.
-    fn policy(&mut self, (name, at): (PolicyName, Position), policy: Policy, rules: Vec<Rule>, faults: &mut Faults) {
+    fn policy(
+        &mut self,
+        (name, at): (PolicyName, Position),
+        policy: Policy,
+        rules: Vec<(Position, Rule)>,
+        faults: &mut Faults,
+    ) {
         if let Some(before) = self.policies.get(&name) {
             faults.add(at, format!("policy {name} is in {before} already: a policy is written in one document"));
             return;
         }
         self.policies.insert(name.clone(), faults.source(at));
-        self.manifest.policies.insert(name, (policy, merged(rules)));
+        let (places, rules) = merged(rules).into_iter().map(|(at, rule)| (faults.place(at), rule)).unzip();
+        self.manifest.written.rules.insert(name.clone(), places);
+        self.manifest.policies.insert(name, (policy, rules));
     }
 
     fn app(&mut self, (name, at): (AppName, Position), spec: AppSpec, faults: &mut Faults) {
@@ -175,22 +216,24 @@ impl Reader {
             faults.add(at, format!("app {name} is in {} already: an app is written in one place", before.source));
             return;
         }
+        self.manifest.written.apps.insert(name.clone(), faults.place(at));
         self.manifest.apps.insert(name, spec);
     }
 }
 
-/// Rules without those that say the same as one before.
-fn merged(rules: Vec<Rule>) -> Vec<Rule> {
+/// Rules, each with its place, without those that say the same as one before.
+fn merged<T>(rules: Vec<(T, Rule)>) -> Vec<(T, Rule)> {
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
-    let mut kept: Vec<Rule> = Vec::with_capacity(rules.len());
-    for rule in rules {
+    let mut kept: Vec<(T, Rule)> = Vec::with_capacity(rules.len());
+    for (at, rule) in rules {
         let statement = rule.statement().to_string();
-        if let Some(&at) = known.get(&statement) {
-            kept[at].name = kept[at].name.take().or(rule.name);
+        if let Some(&before) = known.get(&statement) {
+            let (_, kept) = &mut kept[before];
+            kept.name = kept.name.take().or(rule.name);
             continue;
         }
         known.insert(statement, kept.len());
-        kept.push(rule);
+        kept.push((at, rule));
     }
     kept
 }

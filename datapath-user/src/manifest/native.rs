@@ -126,7 +126,7 @@ fn policy(fields: &Fields<'_>, reader: &mut Reader, faults: &mut Faults) {
     let (said_rules, said_expect) = (fields.get("rules"), fields.get("expect"));
     let mut rules = Vec::new();
     for node in said_rules.and_then(|node| list(node, "rules", faults)).into_iter().flatten() {
-        rules.extend(rule(node, faults).into_iter().flatten());
+        rules.extend(rule(node, faults).into_iter().flatten().map(|rule| (node.at, rule)));
     }
     let mut policy = Policy::default();
     for node in said_expect.and_then(|node| list(node, "expect", faults)).into_iter().flatten() {

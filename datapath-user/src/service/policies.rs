@@ -15,7 +15,7 @@ use crate::front::api::{
     },
     refusal::Refusal,
 };
-use crate::intent;
+use crate::intent::{self, Wanted};
 use crate::kernel::{
     config::ConfigCell,
     pins::Pins,
@@ -26,10 +26,7 @@ use crate::plan::{
     digest::Digest,
     rules::{Policy, Read},
 };
-use crate::store::{
-    Snapshot,
-    change::{Change, SetPolicies},
-};
+use crate::store::{Snapshot, change::Change};
 
 use super::{
     Service,
@@ -63,16 +60,16 @@ impl Service {
         if !files.is_empty() {
             remove.extend(blocking(move || intent::read(files)).await?.policies.into_keys());
         }
-        self.set_policies(move |_| SetPolicies { remove: remove.clone(), ..SetPolicies::default() }).await
+        self.set_policies(move |_| Wanted::without(remove.clone())).await
     }
 
     pub(super) async fn do_diff(&self, DiffPolicy { files }: DiffPolicy) -> Result<PolicyDiff, Refusal> {
         let (cluster, admission) = (Arc::clone(&self.snapshot().cluster), self.admission());
         blocking(move || {
-            let change = intent::wanted(&cluster, intent::read(files)?);
-            let (next, breaks) = intent::outcome(&cluster, &change)?;
+            let wanted = intent::wanted(&cluster, intent::read(files)?);
+            let (next, breaks) = intent::outcome(&cluster, &wanted)?;
             admission.of_policy(&cluster, &next)?;
-            Ok(PolicyDiff { parts: intent::difference(&cluster, &next, &change), breaks })
+            Ok(PolicyDiff { parts: intent::difference(&cluster, &next, &wanted.change), breaks })
         })
         .await
     }
@@ -133,15 +130,15 @@ impl Service {
 
     async fn set_policies(
         &self,
-        make: impl Fn(&Cluster) -> SetPolicies + Send + Sync + 'static,
+        make: impl Fn(&Cluster) -> Wanted + Send + Sync + 'static,
     ) -> Result<PolicyChange, Refusal> {
         let decide = move |seen: &Snapshot, admission: &Admission| {
             let (before, asked) = (&seen.cluster, make(&seen.cluster));
             let (next, expectations) = intent::preview(before, &asked)?;
             admission.of_policy(before, &next)?;
             admission.of_placement(before, &next)?;
-            let parts = intent::difference(before, &next, &asked);
-            Ok((Change::SetPolicies(asked), (parts, expectations)))
+            let parts = intent::difference(before, &next, &asked.change);
+            Ok((Change::SetPolicies(asked.change), (parts, expectations)))
         };
         let (revision, (parts, expectations)) = self.decided(decide).await?;
         let in_force = self.reached(revision).await;

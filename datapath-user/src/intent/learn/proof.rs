@@ -97,7 +97,7 @@ fn with(
 ) -> Result<Cluster, Refusal> {
     let manifest = crate::manifest::write::one(name, &Policy { expect }, rules, Some((app, CLOSED)));
     let read = intent::read(vec![Document { name: "learned".to_owned(), text: manifest }])?;
-    let mut next = with_policies(cluster, &intent::wanted(cluster, read))?;
+    let mut next = with_policies(cluster, &intent::wanted(cluster, read).change)?;
     if let Some(app) = Arc::make_mut(&mut next.apps).get_mut(app) {
         app.shadow = false;
     }

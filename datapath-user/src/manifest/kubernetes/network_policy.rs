@@ -48,7 +48,7 @@ use super::{
         traffic::joined,
         tree::{Node, Value},
     },
-    Identity, Line, cidr, form, labels, only, port, protocol, words,
+    Identity, Line, Meant, cidr, form, labels, only, port, protocol, words,
 };
 
 const SPEC: Form = form("the spec of a NetworkPolicy", &["podSelector", "policyTypes", "ingress", "egress"]);
@@ -61,7 +61,7 @@ const PORT: Form = form("a port", &["protocol", "port", "endPort"]);
 /// Of what isolates; what is allowed is one above it.
 const ISOLATION: i32 = 500;
 
-pub(super) fn policy(object: &Fields<'_>, faults: &mut Faults) -> Option<(PolicyName, Vec<Rule>)> {
+pub(super) fn policy(object: &Fields<'_>, faults: &mut Faults) -> Option<Meant> {
     let identity = Identity::of(object, faults);
     let name = identity.as_ref().and_then(|identity| {
         let app = identity.app(faults)?;
@@ -71,7 +71,14 @@ pub(super) fn policy(object: &Fields<'_>, faults: &mut Faults) -> Option<(Policy
     // What is wrong with the spec is said also if the name is wrong.
     let app = name.as_ref().map_or_else(|| "default".parse().ok(), |(_, app)| Some(app.clone()))?;
     let rules = rules(object, &app, faults)?;
-    name.map(|(name, _)| (name, rules))
+    let (identity, (name, app)) = identity.zip(name)?;
+    let field = match identity.namespace {
+        Some(_) => "metadata.namespace".to_owned(),
+        None => format!("metadata has no namespace, so it is {app}"),
+    };
+    let at = identity.namespace.map_or(identity.at, |(at, _)| at);
+    let said = format!("NetworkPolicy {}: {field}", identity.name);
+    Some(Meant { name, rules, namespace: Some((at, said)) })
 }
 
 fn rules(object: &Fields<'_>, app: &AppName, faults: &mut Faults) -> Option<Vec<Rule>> {

@@ -32,8 +32,8 @@ use weft_common::policy::{Action, Direction};
 use crate::model::{
     invalid::{Invalid, Quoted},
     labels::LabelSelector,
-    name::{PolicyName, PortName},
-    rule::{Precedence, Rule},
+    name::PortName,
+    rule::Precedence,
     selector::{Apps, Net, Selector},
     traffic::{Ports, Ranges, Traffic},
 };
@@ -45,7 +45,7 @@ use super::{
         traffic::joined,
         tree::Node,
     },
-    Identity, Line, TRANSPORTS, Transport, cidr, form, labels, only, port, protocol, words,
+    Identity, Line, Meant, TRANSPORTS, Transport, cidr, form, labels, only, port, protocol, words,
 };
 
 const SUBJECT: Form = form("a subject", &["namespaces", "pods"]);
@@ -133,15 +133,15 @@ impl Tier {
     }
 }
 
-pub(super) fn admin(object: &Fields<'_>, faults: &mut Faults) -> Option<(PolicyName, Vec<Rule>)> {
+pub(super) fn admin(object: &Fields<'_>, faults: &mut Faults) -> Option<Meant> {
     policy(object, &ADMIN, |spec, faults| priority(spec, faults).map(Tier::Admin), faults)
 }
 
-pub(super) fn baseline(object: &Fields<'_>, faults: &mut Faults) -> Option<(PolicyName, Vec<Rule>)> {
+pub(super) fn baseline(object: &Fields<'_>, faults: &mut Faults) -> Option<Meant> {
     policy(object, &BASELINE, |_, _| Some(Tier::Baseline(0)), faults)
 }
 
-pub(super) fn cluster(object: &Fields<'_>, faults: &mut Faults) -> Option<(PolicyName, Vec<Rule>)> {
+pub(super) fn cluster(object: &Fields<'_>, faults: &mut Faults) -> Option<Meant> {
     let tier = |spec: &Fields<'_>, faults: &mut Faults| {
         let priority = priority(spec, faults);
         let node = spec.need("tier", faults)?;
@@ -166,7 +166,7 @@ fn policy(
     kind: &'static Kind,
     tier: impl Fn(&Fields<'_>, &mut Faults) -> Option<Tier>,
     faults: &mut Faults,
-) -> Option<(PolicyName, Vec<Rule>)> {
+) -> Option<Meant> {
     let name = Identity::of(object, faults).and_then(|identity| {
         if let Some(only) = kind.called.filter(|only| *only != identity.name) {
             faults.add(identity.at, format!("this kind of policy is called {only}, because a cluster has one"));
@@ -198,7 +198,7 @@ fn policy(
         }
     }
     let rules = faults.check(spec.at, made.into_iter().collect::<Result<_, Invalid>>())?;
-    Some((name?, rules))
+    Some(Meant { name: name?, rules, namespace: None })
 }
 
 /// One rule of a policy.

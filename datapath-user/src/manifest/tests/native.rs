@@ -242,7 +242,9 @@ proptest! {
                     passes: rule.precedence == Precedence::DEFAULT,
                     source: None,
                 });
-                (name.parse().unwrap(), (Policy { expect: expect.collect() }, crate::manifest::merged(rules)))
+                let rules = crate::manifest::merged(rules.into_iter().map(|rule| ((), rule)).collect());
+                let rules = rules.into_iter().map(|((), rule)| rule).collect();
+                (name.parse().unwrap(), (Policy { expect: expect.collect() }, rules))
             })
             .collect();
         let mut read = said(&write(none(), &policies)).policies;

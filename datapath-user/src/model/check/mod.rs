@@ -18,6 +18,7 @@ use super::{
     host::Host,
     name::{AppName, HostName, RoleName},
     prefix::{Family, Prefix},
+    rule::Rule,
     selector::Selector,
 };
 
@@ -165,7 +166,7 @@ impl Faults {
         for (at, rule) in cluster.rules.iter().enumerate() {
             for side in [&rule.from, &rule.to] {
                 if let Err(what) = known(cluster, side) {
-                    self.push(Place::Rule(at), format!("rule `{rule}`: {what}"));
+                    self.push(Place::Rule(at), format!("{}{what}", of_rule(rule)));
                 }
             }
             // Two policies may say the same: each can go without the other.
@@ -183,6 +184,11 @@ impl Faults {
             }
         }
     }
+}
+
+/// How a sentence starts that says what is wrong with one rule.
+pub fn of_rule(rule: &Rule) -> String {
+    format!("rule `{rule}`: ")
 }
 
 fn known(cluster: &Cluster, selector: &Selector) -> Result<(), String> {
