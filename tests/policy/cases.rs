@@ -1,11 +1,9 @@
 //! Other people's policies: every case of `tests/policy-cases`, as IPv4 and as IPv6, read, compiled and decided.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
     process::Command,
-    sync::Arc,
 };
 
 use serde_json::Value;
@@ -16,20 +14,13 @@ use weft_common::{
     policy::{Query, decide},
 };
 
-use weft::{
-    manifest::{File, Policies, read},
-    model::{
-        app::{App, Gate},
-        check,
-        cluster::Cluster,
-        labels::Labels,
-        name::AppName,
-        prefix::{Family, Prefix},
-        rule::Rule,
-        traffic::{NamedPorts, named_port},
-    },
-    plan::{NodePlan, facts::Facts, plan},
+use weft::model::{
+    labels::Labels,
+    prefix::Family,
+    traffic::{NamedPorts, named_port},
 };
+
+use super::world::{Pod, World};
 
 /// As many as the file has: fewer would mean that it is not what it was.
 const CASES: usize = 235;
@@ -47,32 +38,28 @@ pub(super) fn cases() -> Vec<Value> {
 }
 
 /// The state of a case: what its steps change.
-pub(super) struct World {
+pub(super) struct State {
     family: Family,
-    namespaces: BTreeMap<String, Labels>,
-    pods: BTreeMap<String, Pod>,
-    policies: Policies,
+    pub(super) world: World,
 }
 
-struct Pod {
-    addr: IpAddr,
-    labels: Labels,
-    ports: NamedPorts,
-}
-
-impl World {
+impl State {
     fn of(case: &Value, family: Family) -> Self {
         let namespaces = object(&case["namespaces"]).map(|(name, labels)| (name.to_owned(), labels_of(labels)));
-        let mut world =
-            Self { family, namespaces: namespaces.collect(), pods: BTreeMap::new(), policies: Policies::new() };
+        let world = World { namespaces: namespaces.collect(), ..World::default() };
+        let mut state = Self { family, world };
         for (name, pod) in object(&case["pods"]) {
-            world.add_pod(name, pod);
+            state.add_pod(name, pod);
         }
-        world
+        state
     }
 
     fn add_pod(&mut self, name: &str, pod: &Value) {
-        let addr = self.addr(text(&pod["ip"]).parse().unwrap());
+        let addr = text(&pod["ip"]).parse::<Ipv4Addr>().unwrap();
+        let addr = match self.family {
+            Family::V4 => addr.into(),
+            Family::V6 => embedded(addr).into(),
+        };
         let mut ports = NamedPorts::default();
         for port in list(&pod["ports"]) {
             // A port without a name is one that rules can only mean by its number.
@@ -81,113 +68,51 @@ impl World {
             let (name, protocol, number) = named_port(&format!("{name}={protocol}/{}", port["port"])).unwrap();
             ports.set(name, protocol, number);
         }
-        self.pods.insert(name.to_owned(), Pod { addr, labels: labels_of(&pod["labels"]), ports });
+        self.world.pods.insert(name.to_owned(), Pod { addrs: vec![addr], labels: labels_of(&pod["labels"]), ports });
     }
 
-    fn addr(&self, addr: Ipv4Addr) -> IpAddr {
-        match self.family {
-            Family::V4 => addr.into(),
-            Family::V6 => embedded(addr).into(),
-        }
-    }
-
-    fn prefix(&self, addr: Ipv4Addr) -> Prefix {
-        Prefix::host(self.addr(addr)).unwrap()
+    pub(super) fn addr_of(&self, pod: &str) -> IpAddr {
+        self.world.pods[pod].addrs[0]
     }
 
     fn act(&mut self, action: &Value) {
         let namespace = || text(&action["namespace"]);
         let pod = || format!("{}/{}", namespace(), text(&action["pod"]));
+        let World { namespaces, pods, policies, .. } = &mut self.world;
         match text(&action["op"]) {
             "create_policy" | "update_policy" => {
                 let mut policy = action["policy"].clone();
                 if self.family == Family::V6 {
                     embed(&mut policy);
                 }
-                let text = serde_json::to_string_pretty(&policy).unwrap();
-                let manifest = read(&[File { name: "case".into(), text }]).unwrap();
-                assert_eq!(manifest.policies.len(), 1);
-                self.policies.extend(manifest.policies);
+                assert_eq!(self.world.read(&serde_json::to_string_pretty(&policy).unwrap()), 1);
             }
             "delete_policy" => {
                 let kind = action["kind"].as_str().unwrap_or("NetworkPolicy").to_ascii_lowercase();
                 let between = action["namespace"].as_str().map_or(String::new(), |name| format!("{name}/"));
                 let name = format!("{kind}/{between}{}", text(&action["name"])).parse().unwrap();
-                assert!(self.policies.remove(&name).is_some(), "{name}");
+                assert!(policies.remove(&name).is_some(), "{name}");
             }
             "create_namespace" | "set_namespace_labels" => {
-                self.namespaces.insert(namespace().to_owned(), labels_of(&action["labels"]));
+                namespaces.insert(namespace().to_owned(), labels_of(&action["labels"]));
             }
             "delete_namespace" => {
-                self.namespaces.remove(namespace());
+                namespaces.remove(namespace());
                 let inside = format!("{}/", namespace());
-                self.pods.retain(|name, _| !name.starts_with(&inside));
+                pods.retain(|name, _| !name.starts_with(&inside));
                 let inside = format!("networkpolicy/{inside}");
-                self.policies.retain(|name, _| !name.as_str().starts_with(&inside));
+                policies.retain(|name, _| !name.as_str().starts_with(&inside));
             }
             "create_pod" => self.add_pod(&pod(), action),
-            "set_pod_labels" => self.pods.get_mut(&pod()).unwrap().labels = labels_of(&action["labels"]),
-            "delete_pod" => assert!(self.pods.remove(&pod()).is_some()),
+            "set_pod_labels" => pods.get_mut(&pod()).unwrap().labels = labels_of(&action["labels"]),
+            "delete_pod" => assert!(pods.remove(&pod()).is_some()),
             op => panic!("{op}"),
         }
     }
 
-    /// The cluster, and who each pod is.
-    fn cluster(&self) -> (Cluster, BTreeMap<&str, Identity>) {
-        let mut apps: BTreeMap<AppName, App> = BTreeMap::new();
-        for (number, (name, labels)) in (0..).zip(&self.namespaces) {
-            // An app has a prefix, also if it has no endpoint.
-            let mut app = App::new(name.parse().unwrap(), vec![self.prefix(Ipv4Addr::new(198, 18, 0, number))], []);
-            app.labels = labels.clone();
-            app.defaults.from_apps = Gate::Open;
-            apps.insert(app.name.clone(), app);
-        }
-        let mut identities = BTreeMap::new();
-        for (name, Pod { addr, labels, ports }) in &self.pods {
-            let (namespace, _) = name.split_once('/').unwrap();
-            let app = apps.get_mut(&namespace.parse().unwrap()).unwrap();
-            app.prefixes.push(Prefix::host(*addr).unwrap());
-            let role = match app.role_of(labels, ports) {
-                _ if labels.is_empty() && ports.is_empty() => RoleId::NONE,
-                Some(role) => app.roles[role].number,
-                None => {
-                    let (role, made) = app.make_role(labels, ports).unwrap();
-                    let number = made.number;
-                    app.roles.insert(role, made);
-                    number
-                }
-            };
-            identities.insert(name.as_str(), Identity::new(app.number, role));
-        }
-        let of = |(name, (_, rules)): (_, &(_, Vec<Rule>))| {
-            let policy = Some(Clone::clone(name));
-            rules.iter().map(|rule| Rule { policy: policy.clone(), ..rule.clone() }).collect::<Vec<_>>()
-        };
-        let cluster = Cluster {
-            apps: Arc::new(apps),
-            rules: Arc::new(self.policies.iter().flat_map(of).map(Arc::new).collect()),
-            policies: Arc::new(
-                self.policies.iter().map(|(name, (policy, _))| (name.clone(), policy.clone())).collect(),
-            ),
-            ..Cluster::default()
-        };
-        (cluster, identities)
-    }
-
-    /// What a host is to hold of it, and who each pod is.
-    pub(super) fn plan(&self) -> (NodePlan, BTreeMap<&str, Identity>) {
-        let (cluster, identities) = self.cluster();
-        check::check(&cluster).unwrap();
-        (plan(&cluster, &"h1".parse().unwrap(), &Facts::default(), &NodePlan::default()), identities)
-    }
-
-    pub(super) fn addr_of(&self, pod: &str) -> IpAddr {
-        self.pods[pod].addr
-    }
-
     /// What is not as the step says: one line each.
     fn probe(&self, step: &Value) -> Vec<String> {
-        let (plan, identities) = self.plan();
+        let (plan, identities) = self.world.plan();
         let passes = |src: Identity, dst: Identity, cell: &Cell<'_>| {
             let [src_addr, dst_addr] = [cell.from, cell.to].map(|name| Ip::from(self.addr_of(name)));
             let query = Query { src, dst, src_addr, dst_addr, protocol: cell.protocol, port: cell.port };
@@ -249,15 +174,15 @@ pub(super) fn cells(step: &Value) -> Vec<Cell<'_>> {
 }
 
 /// Every step of every case in both families: its name, the world after it, and what it says.
-pub(super) fn each_step(mut body: impl FnMut(&str, &World, &Value)) {
+pub(super) fn each_step(mut body: impl FnMut(&str, &State, &Value)) {
     for case in cases() {
         for family in Family::ALL {
-            let mut world = World::of(&case, family);
+            let mut state = State::of(&case, family);
             for (at, step) in list(&case["steps"]).iter().enumerate() {
                 for action in list(&step["actions"]) {
-                    world.act(action);
+                    state.act(action);
                 }
-                body(&format!("{} step {at} {family}", text(&case["id"])), &world, step);
+                body(&format!("{} step {at} {family}", text(&case["id"])), &state, step);
             }
         }
     }
@@ -266,7 +191,7 @@ pub(super) fn each_step(mut body: impl FnMut(&str, &World, &Value)) {
 #[test]
 fn every_case_from_outside_is_decided_as_it_says() {
     let mut wrong = Vec::new();
-    each_step(|name, world, step| wrong.extend(world.probe(step).iter().map(|wrong| format!("{name}: {wrong}"))));
+    each_step(|name, state, step| wrong.extend(state.probe(step).iter().map(|wrong| format!("{name}: {wrong}"))));
     assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong[..wrong.len().min(50)].join("\n"));
 }
 

@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use weft::plan::rules::Policy;
 use weft_common::{
     addr::{Ip, Mac},
     header::protocol as number,
     id::{Epoch, Identity, PeerId, RoleId},
     route::{Endpoint, Hop, Route},
 };
-use weft_tests::frame::{Frame, Station, protocol, tcp, udp};
+use weft_tests::frame::{Frame, Station, icmp::echo_request, protocol, tcp, udp};
 
-use super::cases::{Cell, cells, each_step};
+use super::cases::{cells, each_step};
 use crate::prog::lab::{
     Lab,
     cast::At,
@@ -68,25 +67,17 @@ impl Party {
     }
 }
 
-fn compiled(policy: &Policy) -> Compiled {
-    Compiled {
-        sets: policy.sets.iter().map(|(key, set)| (*key, *set)).collect(),
-        peer_lists: policy.peer_lists.iter().map(|(key, list)| (*key, *list)).collect(),
-        prefix_lists: policy.prefix_lists.iter().map(|(key, list)| (*key, *list)).collect(),
-        rules: policy.rules.iter().map(|(key, rule)| (*key, *rule)).collect(),
-        // No case tries a rule.
-        shadow: 0,
-    }
-}
-
-fn frame([from, to]: [Station; 2], src_port: u16, cell: &Cell<'_>) -> Frame {
-    match cell.protocol {
-        number::TCP => tcp(from, to).ports(src_port, cell.port).syn(),
-        number::UDP => udp(from, to).ports(src_port, cell.port).frame(),
-        other => {
-            let head = [&src_port.to_be_bytes()[..], &cell.port.to_be_bytes(), &[0; 8]].concat();
-            protocol(from, to, other).payload(&head).frame()
+/// The first packet of a connection.
+pub(crate) fn frame([from, to]: [Station; 2], transport: u8, [src_port, dst_port]: [u16; 2]) -> Frame {
+    match transport {
+        number::TCP => tcp(from, to).ports(src_port, dst_port).syn(),
+        number::UDP => udp(from, to).ports(src_port, dst_port).frame(),
+        number::SCTP => {
+            let head = [&src_port.to_be_bytes()[..], &dst_port.to_be_bytes(), &[0; 8]].concat();
+            protocol(from, to, transport).payload(&head).frame()
         }
+        number::ICMP | number::ICMPV6 => echo_request(from, to, [src_port, 1]).frame(),
+        other => protocol(from, to, other).payload(&[0; 8]).frame(),
     }
 }
 
@@ -112,16 +103,16 @@ fn ask(way: Way) {
     let mut asked = BTreeMap::<_, u64>::new();
     // Of each step another, so no packet belongs to a flow of the steps before.
     let mut ports = 20_000..;
-    each_step(|name, world, step| {
-        let (plan, identities) = world.plan();
+    each_step(|name, state, step| {
+        let (plan, identities) = state.world.plan();
         let src_port = ports.next().unwrap();
         for at in [At::A, At::B] {
             lab.tables(at).clear_policy();
             lab.tables(at).write_epoch(EPOCH, 0);
-            lab.machine(at).0.enforce(&compiled(&plan.policy));
+            lab.machine(at).0.enforce(&Compiled::from(&*plan.policy));
         }
         let party = |((pod, identity), at)| {
-            (pod, Party { station: Station::new([2, 0, 0, 0, 1, at], world.addr_of(pod)), identity })
+            (pod, Party { station: Station::new([2, 0, 0, 0, 1, at], state.addr_of(pod)), identity })
         };
         let parties: BTreeMap<_, _> = identities.into_iter().zip(0..).map(party).collect();
         for party in parties.values() {
@@ -141,7 +132,7 @@ fn ask(way: Way) {
             sender.is_there(lab.tables(At::B), At::A);
             for cell in cells {
                 let receiver = &parties[cell.to];
-                let frame = frame([sender.station, receiver.station], src_port, cell);
+                let frame = frame([sender.station, receiver.station], cell.protocol, [src_port, cell.port]);
                 let mut out = run(&mut lab, At::A, Program::FromWorkload, "web", frame.bytes());
                 if way == Way::Between {
                     out = out.and_then(|wire| run(&mut lab, At::B, Program::FromUnderlay, "uplink", &wire));

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod answer;
+mod compiled;
 mod differential;
 mod ends;
 mod flow;

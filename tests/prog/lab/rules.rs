@@ -7,6 +7,7 @@
 use super::cast::{APPS, BLOG, ROLE_DB, ROLE_WEB, SHOP};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use weft::plan::rules::Policy;
 use weft_common::addr::Ip;
 use weft_common::header::protocol;
 use weft_common::id::{AppId, Epoch, Identity, RoleId};
@@ -74,6 +75,20 @@ pub(crate) struct Compiled {
     pub(crate) rules: Vec<((u32, RuleKey), Rule)>,
     /// As `Config::shadow`.
     pub(crate) shadow: u32,
+}
+
+/// What the real compiler made.
+impl From<&Policy> for Compiled {
+    fn from(policy: &Policy) -> Self {
+        Self {
+            sets: policy.sets.iter().map(|(key, set)| (*key, *set)).collect(),
+            peer_lists: policy.peer_lists.iter().map(|(key, list)| (*key, *list)).collect(),
+            prefix_lists: policy.prefix_lists.iter().map(|(key, list)| (*key, *list)).collect(),
+            rules: policy.rules.iter().map(|(key, rule)| (*key, *rule)).collect(),
+            // What is tried is shown by rules of the lab's own.
+            shadow: 0,
+        }
+    }
 }
 
 /// All rules, and what apps are told beside them, one per line of text.
