@@ -9,8 +9,10 @@
 //! | `v1` | List | those of its `items` |
 //!
 //! A namespace is an app; one that is left out is `default`. Labels of namespaces are the app's labels, labels of pods those
-//! of endpoints; every selector stays a selector, so a policy follows labels that change later. Of `metadata` the name and
-//! the namespace count, `status` does not. As in Kubernetes a field that is `null` is a field that is left out.
+//! of endpoints; every selector stays a selector, so a policy follows labels that change later. Every app has the label
+//! `kubernetes.io/metadata.name` with its name, as namespaces have it, unless it was given one itself: rules in weft's own
+//! form can select by it, too. Of `metadata` the name and the namespace count, `status` does not. As in Kubernetes a field
+//! that is `null` is a field that is left out.
 
 pub mod network_policy;
 pub mod tiers;

@@ -10,7 +10,11 @@
 //! | isolation out: `deny SUBJECT -> everyone` | 500 |
 //! | each rule, for each peer and protocol: `allow PEER -> SUBJECT` or `allow SUBJECT -> PEER` | 501 |
 //!
-//! What the hosts may send is for the app's own default to say: Kubernetes lets a node reach its pods.
+//! Kubernetes always allows what goes to and from the node where a pod runs. Here `host` is every host. What hosts send is
+//! for the app's own default to say (`from-host`). What goes out to them isolation denies as the rest, or an isolated pod
+//! could reach other hosts: `weft allow shop host any --precedence 501` opens it for those that want it.
+//!
+//! Of what is neither TCP nor UDP nor SCTP Kubernetes says nothing: it is isolated too, and allowed by rules without `ports`.
 //!
 //! | field | left out, or null | empty |
 //! |---|---|---|

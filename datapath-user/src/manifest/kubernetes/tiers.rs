@@ -11,8 +11,9 @@
 //! | ClusterNetworkPolicy of tier Baseline | -1 - (priority * 1000 + index) |
 //! | BaselineAdminNetworkPolicy | the same, with priority 0 |
 //!
-//! Allow or Accept is `allow`, Deny `deny`, Pass `pass`. Policies of one tier and priority that contradict each other deny;
-//! Kubernetes leaves that open.
+//! Allow or Accept is `allow`, Deny `deny`, Pass `pass`. Where policies of one tier and priority both have a rule that matches,
+//! Kubernetes lets an implementation apply either. Here it is the one whose rule comes first in its list; at the same index
+//! deny beats allow beats pass.
 //!
 //! | field | |
 //! |---|---|
