@@ -112,7 +112,7 @@ fn rules_have_counted_what_was_sent_whatever_becomes_of_the_daemon() {
     let (_, text, _) = cluster.hosts[0].weft_text(&["policy", "ls"]);
     let line = text.lines().find(|line| line.contains(" deny ")).unwrap();
     let words: Vec<_> = line.split_whitespace().collect();
-    assert_eq!(words[6..9], ["0", "0", "3"], "{text}");
+    assert_eq!(words[6..10], ["0", "0B", "0", "3"], "{text}");
     assert!(text.lines().all(|line| line.split(" /").next().unwrap().len() <= 120), "{text}");
 }
 

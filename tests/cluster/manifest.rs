@@ -67,7 +67,13 @@ fn a_manifest_is_applied_once_and_the_same_again_is_no_change() {
     let after = digest(&cluster, 0);
     assert_ne!(after, before);
     assert_eq!(digest(&cluster, 1), after);
-    assert_eq!(cluster.weft(1, &["policy", "show", "blog"])["digest"], after.as_str());
+    let first_peer = format!("h1={}", cluster.hosts[0].socket().to_str().unwrap());
+    let shown = cluster.weft(1, &["policy", "show", "blog", "--host-socket", &first_peer]);
+    let enforcing =
+        |shown: &Value| shown["hosts"].as_array().unwrap().iter().filter(|host| host["state"] == "yes").count();
+    assert_eq!((&shown["digest"], enforcing(&shown)), (&after.as_str().into(), 2), "{shown:#}");
+    let shown = cluster.weft(1, &["policy", "show", "blog"]);
+    assert_eq!(enforcing(&shown), 1, "who is not asked is not known: {shown:#}");
 
     let again = cluster.weft(0, &["policy", "apply", "-f", &blog]);
     assert_eq!(again["parts"], serde_json::json!([]), "{again:#}");

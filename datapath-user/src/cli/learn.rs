@@ -77,10 +77,10 @@ pub(super) struct Watch {
 
 /// Looks until the time is over or `stop` is.
 pub(super) async fn watch(own: &Client, args: &Learn, stop: impl Future<Output = ()>) -> Result<Watch, Failure> {
-    let Learn { app, length, policy, output: _, host_socket } = args;
+    let Learn { app, length, policy, output: _, others } = args;
     let end = Instant::now() + *length;
     let mut seen = Seen::default();
-    let (mut hosts, members) = first(own, app, host_socket, &mut seen).await?;
+    let (mut hosts, members) = first(own, app, &others.host_socket, &mut seen).await?;
     told_begun(&hosts, app)?;
     tokio::pin!(stop);
     let mut next = Instant::now() + EVERY;

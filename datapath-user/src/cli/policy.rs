@@ -125,12 +125,9 @@ pub(super) fn show(page: &mut Page, policy: &Policy, now: Timestamp) {
     if let Some(digest) = digest {
         page.line(format!("digest of all policy in force here {digest}"));
     }
-    let there = hosts.iter().filter(|host| host.revision >= Some(*revision)).count();
-    page.line(format!("{there}/{} hosts are known to enforce revision {revision}", hosts.len()));
-    for host in hosts.iter().filter(|host| host.revision < Some(*revision)) {
-        let at = host.revision.map_or("not known".to_owned(), |revision| format!("revision {revision}"));
-        page.toned(Tone::Odd, format!("  {}: {at}", host.host));
-    }
+    let there = hosts.iter().filter(|host| host.state == Enforced::Yes).count();
+    page.line(format!("{there}/{} hosts are known to enforce it, revision {revision}", hosts.len()));
+    self::hosts(page, hosts);
 }
 
 fn defaults_table(page: &mut Page, pairs: &[ByDefault], now: Timestamp) {

@@ -35,7 +35,7 @@ use crate::front::api::{
         maps::ShowMaps,
         naming::{Gateway, LabelChange, WhichRule},
         policies::{ApplyPolicy, DeletePolicy, DiffPolicy, Enforcing, ExportPolicy, PolicyChange, ShowMatrix},
-        rules::{AddRule, ListRules, Promote, RemoveRule, RuleChange, ShowPolicy},
+        rules::{AddRule, ListRules, Policy, Promote, RemoveRule, RuleChange, ShowPolicy},
         side::Decision,
         state::{CheckResult, Diagnose, GetStatus, ListPeers, Reset, ResetDone},
         time::Timestamp,
@@ -343,9 +343,11 @@ async fn policy(command: &args::Policy, asking: &mut Asking<'_>) -> Result<Outco
     let now = asking.screen.now;
     match command {
         args::Policy::Ls => asking.show(&ListRules {}, |page, answer| policy::list(page, answer, now)).await,
-        args::Policy::Show { app } => {
-            let request = ShowPolicy { app: app.clone() };
-            asking.show(&request, |page, answer| policy::show(page, answer, now)).await
+        args::Policy::Show { app, others } => {
+            let answer = asking.client.call(&ShowPolicy { app: app.clone() }).await.map_err(Failure::Daemon)?;
+            let answer = Policy { hosts: wait::look(asking.client, others).await?, ..answer };
+            asking.print(&answer, |page, answer| policy::show(page, answer, now))?;
+            Ok(Outcome::Done)
         }
         args::Policy::Promote { rule, policy } => {
             let request = Promote { rule: rule.clone(), policy: policy.clone() };

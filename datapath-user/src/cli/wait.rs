@@ -11,7 +11,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{args::Wait, failure::Failure};
+use super::{
+    args::{Others, Wait},
+    failure::Failure,
+};
 use crate::front::api::{
     client::{Client, ClientError},
     dto::policies::{Enforced, Enforcing, GetDigest, PolicyDigest},
@@ -25,6 +28,11 @@ const ONCE: Duration = Duration::from_secs(1);
 
 /// What hosts answered last.
 type Answers = BTreeMap<String, Result<PolicyDigest, ClientError>>;
+
+/// Which hosts enforce the policy of the daemon that was asked, by now.
+pub(super) async fn look(client: &Client, Others { host_socket }: &Others) -> Result<Vec<Enforcing>, Failure> {
+    wait(client, &Wait { wait: Some(0), host_socket: host_socket.clone() }).await
+}
 
 /// Which hosts enforce the policy of the daemon that was asked; nothing if that is not to be waited for.
 pub(super) async fn wait(client: &Client, wait: &Wait) -> Result<Vec<Enforcing>, Failure> {

@@ -183,7 +183,7 @@ impl Handler for Service {
             tried_by_default: accounts.tried_by_default(app.number),
             revision: snapshot.revision.0,
             digest: self.digest_in_force(),
-            hosts: self.host_revisions(&snapshot.cluster),
+            hosts: Vec::new(),
         })
     }
 

@@ -11,7 +11,6 @@ use crate::front::api::{
             ApplyPolicy, DeletePolicy, DiffPolicy, ExportPolicy, Exported, Matrix, PolicyChange, PolicyDiff,
             PolicyDigest, ShowMatrix,
         },
-        rules::HostRevision,
     },
     refusal::Refusal,
 };
@@ -122,12 +121,6 @@ impl Service {
     }
 
     /// Only what this host enforces is known to it: hosts of a cluster from a file do not talk of revisions.
-    pub(super) fn host_revisions(&self, cluster: &Cluster) -> Vec<HostRevision> {
-        let revision = |own: bool| own.then(|| self.board.read().revision);
-        let of = |host| HostRevision { host: ToString::to_string(host), revision: revision(*host == self.host) };
-        cluster.hosts.keys().map(of).collect()
-    }
-
     async fn set_policies(
         &self,
         make: impl Fn(&Cluster) -> Wanted + Send + Sync + 'static,

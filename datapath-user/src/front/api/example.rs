@@ -11,7 +11,7 @@ use super::dto::{
         Cell, Enforced, Enforcing, Exported, Kind, Line, Matrix, Part, PolicyChange, PolicyDiff, PolicyDigest, Reach,
         Sign, TestReport, Tested, Validated,
     },
-    rules::{Action, ByDefault, Hits, HostRevision, Policy, Rule, RuleChange, RuleList, Tried},
+    rules::{Action, ByDefault, Hits, Policy, Rule, RuleChange, RuleList, Tried},
     side::{Decision, Direction, Miss, Nearest, RuleMention, Side, Source, State, Volume},
     state::{
         Check, CheckResult, Degraded, Diagnosis, Gateway, HookKind, Peer, PeerList, Problem, Reconcile, Repaired,
@@ -228,10 +228,7 @@ pub(crate) fn policy() -> Policy {
         by_default: vec![ByDefault { from: text("shop"), to: text("blog"), hits: hits() }],
         revision: 42,
         digest: Some(digest()),
-        hosts: vec![
-            HostRevision { host: text("h1"), revision: Some(42) },
-            HostRevision { host: text("h2"), revision: None },
-        ],
+        hosts: enforcing(),
     }
 }
 

@@ -110,8 +110,9 @@ pub struct Policy {
     /// Of all policy on this host: hosts with the same digest enforce the same. None before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// The hosts that were asked, and how far they are.
-    pub hosts: Vec<HostRevision>,
+    /// Which hosts enforce it. Whoever asks asks them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<Enforcing>,
 }
 
 /// What defaults decided between two apps, one of which is the app.
@@ -152,16 +153,6 @@ pub struct Tried {
     pub would_pass: u64,
     /// When the last of all those packets was seen.
     pub last: Timestamp,
-}
-
-/// How far a host is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostRevision {
-    /// The host.
-    pub host: String,
-    /// The revision it enforces, if it is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revision: Option<u64>,
 }
 
 /// What a rule does.
