@@ -272,7 +272,14 @@ impl Events {
         let keepers: Vec<_> = sides.into_iter().filter(|(who, _)| !matches!(who, Who::Net(..))).collect();
         let on = self.dice.chance(30).then(|| self.dice.pick(&keepers).1);
         let shadow = self.dice.chance(6);
-        Rule { owner: String::new(), shadow, action, what: self.what(), on, precedence, from, to }
+        let mut what = self.what();
+        if let (What::Ports(_, ports), Who::Net(..) | Who::Host | Who::Outside) = (&mut what, &to) {
+            // Only endpoints have ports with names.
+            for named in ports.iter_mut().filter(|port| matches!(port, Port::Named(_))) {
+                *named = Port::Range(DNS.2, DNS.2);
+            }
+        }
+        Rule { owner: String::new(), shadow, action, what, on, precedence, from, to }
     }
 
     fn who(&mut self) -> Who {

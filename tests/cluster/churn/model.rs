@@ -261,8 +261,6 @@ impl State {
         let receiver = &self.endpoints[packet.to];
         let is_it = |port: &Port| match *port {
             Port::Range(first, last) => (first..=last).contains(&packet.port),
-            // A prefix has no names.
-            Port::Named(_) if matches!(rule.to, Who::Net(..)) => false,
             Port::Named(name) => receiver.ports.contains(&(name, packet.protocol, packet.port)),
         };
         *protocol == packet.protocol && (ports.is_empty() || ports.iter().any(is_it))
