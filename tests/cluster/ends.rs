@@ -29,7 +29,8 @@ fn opened() -> (Cluster, Container, Container, SystemTime) {
     assert!(left.abs_diff(Duration::from_secs(8)) < ON_TIME, "{left:?}");
     for (wrong, why) in [
         (&["allow", "shop -> blog until 2020-01-01T00:00:00Z"][..], "would have ended already"),
-        (&["deny", "--for", "10m", "shop", "blog"], "only allow can end"),
+        (&["deny", "shop -> blog until 2130-01-01T00:00:00Z"], "only allow can end"),
+        (&["deny", "--for", "10m", "shop", "blog"], "unexpected argument '--for'"),
         (&["allow", "--for", "31d", "shop", "blog"], "at most 30d"),
     ] {
         let (status, _, stderr) = cluster.hosts[0].weft_text(wrong);
