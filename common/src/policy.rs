@@ -314,12 +314,12 @@ pub const BY_DEFAULT: u32 = u32::MAX;
 #[inline(always)]
 fn both_ways<R: Rules>(rules: &R, slot: u8, query: &Query) -> Ruling {
     let mut until = 0;
+    // A receiver whom policy does not know yet is not denied by what is said of all others: it may allow him.
+    if rules.set(&SetKey::new(query.dst, Direction::Ingress, slot)).is_none() {
+        return Ruling { answer: Answer(Answer::ABSENT), direction: Direction::Ingress, until };
+    }
     let out = one_way(rules, slot, query, Direction::Egress, &mut until);
     if out.passes() == 0 {
-        // A receiver whom policy does not know yet is not denied by what is said of all others: it may allow him.
-        if rules.set(&SetKey::new(query.dst, Direction::Ingress, slot)).is_none() {
-            return Ruling { answer: Answer(Answer::ABSENT), direction: Direction::Ingress, until };
-        }
         return Ruling { answer: out, direction: Direction::Egress, until };
     }
     let into = one_way(rules, slot, query, Direction::Ingress, &mut until);
