@@ -336,14 +336,9 @@ fn tested(checked: &Checked) -> Tested {
 impl Written {
     /// Faults of a cluster, each once and with the place of what has it, if that was written somewhere.
     fn refuse(&self, cluster: &Cluster, faults: &[Fault]) -> Refusal {
-        let mut sentences: Vec<String> = Vec::new();
-        for fault in faults {
-            let sentence = self.placed(cluster, fault);
-            if !sentences.contains(&sentence) {
-                sentences.push(sentence);
-            }
-        }
-        refuse(sentences.into_iter())
+        let mut known = BTreeSet::new();
+        let sentences = faults.iter().map(|fault| self.placed(cluster, fault));
+        refuse(sentences.filter(|sentence| known.insert(sentence.clone())))
     }
 
     fn placed(&self, cluster: &Cluster, fault: &Fault) -> String {
@@ -373,8 +368,9 @@ impl Written {
             let what = fault.what.strip_prefix(&check::of_rule(rule)).unwrap_or(&fault.what);
             return place.problem(format!("{field}: {what}")).to_string();
         }
-        let before = cluster.rules[..at].iter().filter(|other| other.policy.as_ref() == policy).count();
-        match (policy.and_then(|policy| self.rules.get(policy)?.get(before)), &rule.source) {
+        // Rules are in the order of their policies.
+        let first = cluster.rules.partition_point(|other| other.policy.as_ref() < policy);
+        match (policy.and_then(|policy| self.rules.get(policy)?.get(at.checked_sub(first)?)), &rule.source) {
             (Some(place), _) => place.problem(fault.to_string()).to_string(),
             (None, Some(source)) => format!("{source}: {fault}"),
             (None, None) => fault.to_string(),
