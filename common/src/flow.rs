@@ -361,6 +361,14 @@ mod tests {
     }
 
     #[test]
+    fn a_flow_without_an_epoch_is_asked_about_whatever_is_in_force() {
+        let open = Flow { epoch: Epoch::NONE, ..flow(State::Open) };
+        let under = |epoch| open.matches(&packet(Leg::A, Tcp::ACK), epoch, open.seen, || 0);
+        // Also before there is any.
+        assert_eq!([Epoch::default(), Epoch(1), Epoch(7)].map(under), [Match::Stale; 3]);
+    }
+
+    #[test]
     fn an_established_flow_never_expires_and_a_closed_one_does() {
         let day = 86_400 * SECOND;
         assert!(!flow(State::Open).is_expired(protocol::TCP, 1000 * SECOND + 30 * day));

@@ -75,8 +75,8 @@ impl RoleId {
 }
 
 impl Epoch {
-    /// Never in force: what carries it is decided on anew.
-    pub const NONE: Self = Self(0);
+    /// Never in force: what carries it is decided on anew. It is not 0 either, which tables have that nobody has written.
+    pub const NONE: Self = Self(u32::MAX);
 
     /// Which half of the rule sets is in force: 0 or 1.
     pub const fn slot(self) -> u8 {

@@ -158,7 +158,7 @@ impl Tables {
             applied.note("CONFIG", 1);
         }
         let differs = !applied.differences.is_empty() || sets_differ;
-        applied.changed = differs || epoch == Epoch::NONE || self.owes_epoch;
+        applied.changed = differs || epoch == Epoch::default() || self.owes_epoch;
         if !applied.changed {
             return Ok(applied);
         }
