@@ -120,7 +120,6 @@ impl Service {
         plan.policy.made_of.is_some().then(|| self.digests.of(&plan.policy).to_string())
     }
 
-    /// Only what this host enforces is known to it: hosts of a cluster from a file do not talk of revisions.
     async fn set_policies(
         &self,
         make: impl Fn(&Cluster) -> Wanted + Send + Sync + 'static,

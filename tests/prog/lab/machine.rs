@@ -364,10 +364,9 @@ impl Tables {
 
     /// What policy has dropped, by reason.
     pub(crate) fn policy_drops(&self) -> BTreeMap<DropReason, u64> {
-        use DropReason::{PolicyAbsent, PolicyDefault, PolicyDenied, PolicyRejected, PolicyRevoked};
-        let reasons = [PolicyAbsent, PolicyDefault, PolicyDenied, PolicyRejected, PolicyRevoked];
+        let reasons = DropReason::ALL.iter().copied().filter(|reason| DropReason::is_of_policy(*reason as u32));
         let count = |reason| self.drops.get(&(reason as u32), 0).expect("read a counter").iter().sum();
-        reasons.into_iter().map(|reason| (reason, count(reason))).collect()
+        reasons.map(|reason| (reason, count(reason))).collect()
     }
 
     /// The entry of a flow, if there is one.
