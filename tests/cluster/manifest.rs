@@ -170,23 +170,33 @@ fn what_is_wrong_or_breaks_what_is_expected_changes_nothing() {
 
 #[test]
 fn hosts_that_do_not_enforce_a_change_are_named() {
-    let mut cluster = Cluster::of(2, Family::V4);
+    let mut cluster = Cluster::of(4, Family::V4);
     let blog = write(&cluster, "blog.yaml", BLOG);
     let told = refused(&cluster, &["policy", "apply", "-f", &blog, "--wait=20"], 1);
     assert!(told.contains("  h1: enforces it: its tables have "), "{told}");
     assert!(told.contains("  h2: not known: hosts of a cluster from a file do not tell each other"), "{told}");
-    let peer = format!("h2={}", cluster.hosts[1].socket().to_str().unwrap());
-    cluster.weft(0, &["allow", "shop", "blog", "tcp/80", "--wait=20", "--host-socket", &peer]);
+    cluster.weft_everywhere(0, &["allow", "shop", "blog", "tcp/80"]);
 
+    // One has died and one hangs: neither keeps the third from being heard.
     cluster.hosts[1].kill9();
-    let told = refused(&cluster, &["deny", "shop", "blog", "tcp/81", "--wait=1", "--host-socket", &peer], 1);
+    cluster.hosts[2].freeze();
+    let sockets = [1, 2, 3].map(|at| format!("--host-socket=h{}={}", at + 1, cluster.hosts[at].socket().display()));
+    let [h2, h3, h4] = sockets.each_ref().map(String::as_str);
+    let told = refused(&cluster, &["deny", "shop", "blog", "tcp/81", "--wait=2", h2, h3, h4], 1);
     assert!(told.contains("  h2: not known: it can not be asked: "), "{told}");
+    assert!(told.contains("  h3: not known: it can not be asked: no answer from weftd within 2s"), "{told}");
+    for host in ["h1", "h4"] {
+        assert!(told.contains(&format!("  {host}: enforces it: its tables have ")), "{told}");
+    }
     cluster.start(1);
-    // It comes back with the file as it is, and is waited for.
-    let told = cluster.weft(0, &["deny", "shop", "blog", "tcp/81", "--wait=60", "--host-socket", &peer]);
-    assert_eq!(told["hosts"][1]["state"], "yes", "{told:#}");
-    let told = refused(&cluster, &["policy", "apply", "-f", &blog, "--wait", "--host-socket", "h9=/x"], 2);
+    cluster.hosts[2].thaw();
+    // They come back with the file as it is, and are waited for.
+    let told = cluster.weft_everywhere(0, &["deny", "shop", "blog", "tcp/81"]);
+    let hosts = told["hosts"].as_array().unwrap();
+    assert!(hosts.len() == 4 && hosts.iter().all(|host| host["state"] == "yes"), "{told:#}");
+    let told = refused(&cluster, &["deny", "shop", "blog", "tcp/82", "--wait", "--host-socket", "h9=/x"], 2);
     assert!(told.contains("\"h9\" is no host of the cluster"), "{told}");
+    assert!(!cluster.weft(0, &["policy", "ls"]).to_string().contains("tcp/82"), "refused, and made");
 }
 
 #[test]

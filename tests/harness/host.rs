@@ -146,6 +146,18 @@ impl Host {
         daemon.wait().expect("wait for the daemon");
     }
 
+    /// Lets the daemon do nothing until [`Self::thaw`]: its socket takes connections, and nobody answers.
+    #[track_caller]
+    pub fn freeze(&self) {
+        signal(self.daemon.as_ref().expect("a daemon that runs"), Signal::SIGSTOP);
+    }
+
+    /// Lets the daemon go on after [`Self::freeze`].
+    #[track_caller]
+    pub fn thaw(&self) {
+        signal(self.daemon.as_ref().expect("a daemon that runs"), Signal::SIGCONT);
+    }
+
     /// Asks the daemon to stop and waits until it has. Panics when it takes too long.
     #[track_caller]
     pub fn stop(&mut self) -> ExitStatus {

@@ -125,9 +125,9 @@ async fn first(
     seen: &mut Seen,
 ) -> Result<(Vec<Watched>, Vec<String>), Failure> {
     let request = ListContacts { app: app.clone(), after: 0 };
+    let (here, _) = wait::hosts(own, sockets).await?;
     let answer = own.call(&request).await.map_err(Failure::Daemon)?;
-    wait::known(&answer.hosts, sockets)?;
-    let (here, members) = (answer.host.clone(), answer.members.clone());
+    let members = answer.members.clone();
     let mut hosts = vec![Watched::new(own.clone(), answer, seen)];
     let others: BTreeMap<_, _> = sockets.iter().filter(|(host, _)| *host.as_str() != here).cloned().collect();
     for (host, path) in &others {
@@ -171,7 +171,7 @@ fn not_asked<'a>(hosts: &'a [Watched], members: &'a [String]) -> impl Iterator<I
 impl Watched {
     /// A host after the first look at it.
     fn new(client: Client, answer: ContactList, seen: &mut Seen) -> Self {
-        let ContactList { host, hosts: _, members: _, clock, contacts, counted, uncounted } = answer;
+        let ContactList { host, members: _, clock, contacts, counted, uncounted } = answer;
         seen.extend(contacts);
         // What is not settled is found again.
         let tally = |counted: Counted| {
@@ -194,7 +194,7 @@ impl Watched {
     }
 
     fn take(&mut self, answer: ContactList) -> Vec<Contact> {
-        let ContactList { host: _, hosts: _, members: _, clock, contacts, counted, uncounted } = answer;
+        let ContactList { host: _, members: _, clock, contacts, counted, uncounted } = answer;
         self.anew |= clock < self.after || uncounted < self.uncounted.0;
         self.after = clock;
         self.uncounted.1 = uncounted;

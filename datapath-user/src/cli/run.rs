@@ -315,22 +315,23 @@ async fn rule(
     if *remove {
         return self::remove(WhichRule::Says(Box::new(rule)), wait, asking).await;
     }
-    let answer = asking.client.call(&AddRule { rule }).await.map_err(Failure::Daemon)?;
-    changed(answer, "added", wait, asking).await
+    changed(&AddRule { rule }, "added", wait, asking).await
 }
 
 async fn remove(rule: WhichRule, wait: &args::Wait, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
-    let answer = asking.client.call(&RemoveRule { rule }).await.map_err(Failure::Daemon)?;
-    changed(answer, "removed", wait, asking).await
+    changed(&RemoveRule { rule }, "removed", wait, asking).await
 }
 
-async fn changed(
-    answer: RuleChange,
+/// Changes a rule, and waits for hosts if that is wanted.
+async fn changed<R: Call<Answer = RuleChange>>(
+    request: &R,
     done: &str,
     wait: &args::Wait,
     asking: &mut Asking<'_>,
 ) -> Result<Outcome, Failure> {
-    let answer = RuleChange { hosts: wait::wait(asking.client, wait).await?, ..answer };
+    let waiting = wait::before(asking.client, wait).await?;
+    let answer = asking.client.call(request).await.map_err(Failure::Daemon)?;
+    let answer = RuleChange { hosts: waiting.after().await, ..answer };
     asking.print(&answer, |page, answer| policy::change(page, answer, done))?;
     Ok(enforced(&answer.hosts))
 }
@@ -431,8 +432,9 @@ async fn put<R: Call<Answer = PolicyChange>>(
     wait: &args::Wait,
     asking: &mut Asking<'_>,
 ) -> Result<Outcome, Failure> {
+    let waiting = wait::before(asking.client, wait).await?;
     let answer = asking.client.call(request).await.map_err(Failure::Daemon)?;
-    let answer = PolicyChange { hosts: wait::wait(asking.client, wait).await?, ..answer };
+    let answer = PolicyChange { hosts: waiting.after().await, ..answer };
     asking.print(&answer, policy::put)?;
     Ok(enforced(&answer.hosts))
 }

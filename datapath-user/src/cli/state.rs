@@ -13,7 +13,7 @@ use crate::front::api::dto::{
     time::Timestamp,
 };
 
-pub(super) fn peers(page: &mut Page, PeerList { peers }: &PeerList) {
+pub(super) fn peers(page: &mut Page, PeerList { host: _, peers }: &PeerList) {
     if peers.is_empty() {
         return page.line("This host knows no other.");
     }

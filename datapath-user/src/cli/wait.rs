@@ -1,9 +1,13 @@
 //! Waits until hosts enforce the policy that this one does.
 //!
-//! All are asked at the same time, each as often as it answers: one that does not answer keeps nobody from being heard,
+//! What can be refused is refused before anything is changed: from then on there is an answer about each host. All are asked at the same time, each as often as it answers: one that does not answer keeps nobody from being heard,
 //! and the waiting ends on time.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
 
 use tokio::{
     sync::mpsc,
@@ -17,7 +21,10 @@ use super::{
 };
 use crate::front::api::{
     client::{Client, ClientError},
-    dto::policies::{Enforced, Enforcing, GetDigest, PolicyDigest},
+    dto::{
+        policies::{Enforced, Enforcing, GetDigest, PolicyDigest},
+        state::{ListPeers, PeerList},
+    },
 };
 use crate::model::{invalid::Invalid, name::HostName};
 
@@ -29,65 +36,118 @@ const ONCE: Duration = Duration::from_secs(1);
 /// What hosts answered last.
 type Answers = BTreeMap<String, Result<PolicyDigest, ClientError>>;
 
-/// Which hosts enforce the policy of the daemon that was asked, by now.
+/// The hosts of the cluster.
+struct Hosts {
+    /// The one whose policy is the measure.
+    own: String,
+    all: BTreeSet<String>,
+    /// Those whose daemon can be asked, with it.
+    asked: BTreeMap<String, Client>,
+    patience: Duration,
+}
+
+/// Whom to wait for after a change, if anybody is to be.
+pub(super) struct Waiting(Option<Hosts>);
+
+/// Which hosts enforce the policy of the daemon that is asked, by now.
 pub(super) async fn look(client: &Client, Others { host_socket }: &Others) -> Result<Vec<Enforcing>, Failure> {
-    wait(client, &Wait { wait: Some(0), host_socket: host_socket.clone() }).await
+    Ok(Hosts::new(client, host_socket, Duration::ZERO).await?.enforcing().await)
 }
 
-/// Which hosts enforce the policy of the daemon that was asked; nothing if that is not to be waited for.
-pub(super) async fn wait(client: &Client, wait: &Wait) -> Result<Vec<Enforcing>, Failure> {
-    let Wait { wait: Some(seconds), host_socket } = wait else { return Ok(Vec::new()) };
-    let start = Instant::now();
-    let deadline = start + Duration::from_secs((*seconds).into());
-    let once = deadline.max(start + ONCE);
-    let within = once - start;
-    let own = timeout_at(once, client.call(&GetDigest {})).await.unwrap_or(Err(ClientError::Late(within)));
-    let own = own.map_err(Failure::Daemon)?;
-    known(&own.hosts, host_socket)?;
+/// Before a change: whether there are such hosts.
+pub(super) async fn before(client: &Client, wait: &Wait) -> Result<Waiting, Failure> {
+    let Wait { wait: Some(seconds), host_socket } = wait else { return Ok(Waiting(None)) };
+    Ok(Waiting(Some(Hosts::new(client, host_socket, Duration::from_secs((*seconds).into())).await?)))
+}
 
-    let others = host_socket.iter().map(|(host, path)| (host.to_string(), Client::new(path)));
-    let asked: BTreeMap<String, Client> = others.chain([(own.host.clone(), client.clone())]).collect();
-    let (heard, mut answers) = mpsc::channel(asked.len());
-    let mut asking = JoinSet::new();
-    for (host, client) in asked.clone() {
-        let first = if host == own.host { AGAIN } else { Duration::ZERO };
-        asking.spawn(ask((host, client), first, heard.clone()));
-    }
-    let mut last = Answers::from([(own.host.clone(), Ok(own.clone()))]);
-    loop {
-        let found = tell(&own, &asked, &last, within);
-        if found.iter().all(|host| host.state == Enforced::Yes || !asked.contains_key(&host.host)) {
-            return Ok(found);
+impl Waiting {
+    /// After the change: which hosts enforce what that daemon does; nothing if that is not to be waited for.
+    pub(super) async fn after(self) -> Vec<Enforcing> {
+        match self.0 {
+            Some(hosts) => hosts.enforcing().await,
+            None => Vec::new(),
         }
-        let until = if last.len() == asked.len() { deadline } else { once };
-        let Ok(Some((host, answer))) = timeout_at(until, answers.recv()).await else { return Ok(found) };
-        last.insert(host, answer);
     }
 }
 
-/// Asks a host again and again, from then on, until nobody listens any more.
-async fn ask(
-    (host, client): (String, Client),
-    mut pause: Duration,
-    heard: mpsc::Sender<(String, Result<PolicyDigest, ClientError>)>,
-) {
+impl Hosts {
+    /// Refuses a socket of a host that the cluster does not have.
+    async fn new(client: &Client, sockets: &[(HostName, PathBuf)], patience: Duration) -> Result<Self, Failure> {
+        let (own, all) = hosts(client, sockets).await?;
+        let others = sockets.iter().map(|(host, path)| (host.to_string(), Client::new(path)));
+        let asked = others.chain([(own.clone(), client.clone())]).collect();
+        Ok(Self { own, all, asked, patience })
+    }
+
+    async fn enforcing(self) -> Vec<Enforcing> {
+        let start = Instant::now();
+        let deadline = start + self.patience;
+        let once = deadline.max(start + ONCE);
+        let (heard, mut answers) = mpsc::channel(self.asked.len());
+        let mut asking = JoinSet::new();
+        for (host, client) in self.asked.clone() {
+            asking.spawn(ask((host, client), heard.clone()));
+        }
+        let mut last = Answers::new();
+        loop {
+            let found = self.tell(&last, once - start);
+            if found.iter().all(|host| host.state == Enforced::Yes || !self.asked.contains_key(&host.host)) {
+                return found;
+            }
+            let until = if last.len() == self.asked.len() { deadline } else { once };
+            let Ok(Some((host, answer))) = timeout_at(until, answers.recv()).await else { return found };
+            last.insert(host, answer);
+        }
+    }
+
+    /// How it is with each host of the cluster; those that have not answered had so long.
+    fn tell(&self, last: &Answers, within: Duration) -> Vec<Enforcing> {
+        let late = || ClientError::Late(within);
+        let wanted = last.get(&self.own).and_then(|answer| answer.as_ref().ok());
+        let one = |host: &String| match (last.get(host), self.asked.get(host)) {
+            (Some(Ok(other)), Some(client)) if other.host != *host => {
+                (Enforced::NotKnown, format!("at {} is host {}", client.socket().display(), other.host))
+            }
+            (Some(Ok(other)), _) => wanted.map_or_else(
+                || (Enforced::NotKnown, format!("it has {}, and {} does not say what it has", other.digest, self.own)),
+                |wanted| judge(wanted, other),
+            ),
+            (Some(Err(error)), _) => (Enforced::NotKnown, unasked(error)),
+            (None, Some(_)) => (Enforced::NotKnown, unasked(&late())),
+            (None, None) => {
+                let why = "hosts of a cluster from a file do not tell each other: ask there, or use --host-socket";
+                (Enforced::NotKnown, why.to_owned())
+            }
+        };
+        let told = self.all.iter().map(|host| (host, one(host)));
+        told.map(|(host, (state, why))| Enforcing { host: host.clone(), state, why }).collect()
+    }
+}
+
+/// Asks a host again and again, until nobody listens any more.
+async fn ask((host, client): (String, Client), heard: mpsc::Sender<(String, Result<PolicyDigest, ClientError>)>) {
     loop {
-        tokio::time::sleep(pause).await;
         let answer = client.call(&GetDigest {}).await;
         if heard.send((host.clone(), answer)).await.is_err() {
             return;
         }
-        pause = AGAIN;
+        tokio::time::sleep(AGAIN).await;
     }
 }
 
-/// Refuses a socket of a host that the cluster does not have.
-pub(super) fn known(hosts: &[String], sockets: &[(HostName, PathBuf)]) -> Result<(), Failure> {
-    let Some((host, _)) = sockets.iter().find(|(host, _)| !hosts.iter().any(|known| known == host.as_str())) else {
-        return Ok(());
-    };
-    let help = format!("the hosts of the cluster are {}", hosts.join(", "));
-    Err(Failure::Usage(Invalid::new("host of the cluster", host.as_str(), help)))
+/// The host of a daemon, and all of its cluster. Refuses a socket of a host that is not there.
+pub(super) async fn hosts(
+    client: &Client,
+    sockets: &[(HostName, PathBuf)],
+) -> Result<(String, BTreeSet<String>), Failure> {
+    let PeerList { host, peers } = client.call(&ListPeers {}).await.map_err(Failure::Daemon)?;
+    let all: BTreeSet<_> = peers.into_iter().map(|peer| peer.name).chain([host.clone()]).collect();
+    if let Some((unknown, _)) = sockets.iter().find(|(name, _)| !all.contains(name.as_str())) {
+        let known = all.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let help = format!("the hosts of the cluster are {known}");
+        return Err(Failure::Usage(Invalid::new("host of the cluster", unknown.as_str(), help)));
+    }
+    Ok((host, all))
 }
 
 /// Whether all hosts do.
@@ -95,29 +155,9 @@ pub(super) fn all(hosts: &[Enforcing]) -> bool {
     hosts.iter().all(|host| host.state == Enforced::Yes)
 }
 
-/// How it is with each host of the cluster.
-fn tell(own: &PolicyDigest, asked: &BTreeMap<String, Client>, last: &Answers, within: Duration) -> Vec<Enforcing> {
-    // Somebody may have changed it again.
-    let wanted = last.get(&own.host).and_then(|answer| answer.as_ref().ok()).unwrap_or(own);
-    let one = |host: &String| match (last.get(host), asked.get(host)) {
-        (Some(Ok(other)), Some(client)) if other.host != *host => {
-            (Enforced::NotKnown, format!("at {} is host {}", client.socket().display(), other.host))
-        }
-        (Some(Ok(other)), _) => judge(wanted, other),
-        (Some(Err(error)), _) => (Enforced::NotKnown, unasked(error)),
-        (None, Some(_)) => (Enforced::NotKnown, unasked(&ClientError::Late(within))),
-        (None, None) => {
-            let why = "hosts of a cluster from a file do not tell each other: ask there, or use --host-socket";
-            (Enforced::NotKnown, why.to_owned())
-        }
-    };
-    let told = own.hosts.iter().map(|host| (host, one(host)));
-    told.map(|(host, (state, why))| Enforcing { host: host.clone(), state, why }).collect()
-}
-
 /// What a host's answer says of it.
 fn judge(wanted: &PolicyDigest, answer: &PolicyDigest) -> (Enforced, String) {
-    let PolicyDigest { host: _, digest, revision, enforced, hosts: _ } = answer;
+    let PolicyDigest { host: _, digest, revision, enforced } = answer;
     if *digest != wanted.digest {
         return (Enforced::No, format!("it has another policy, {digest}"));
     }

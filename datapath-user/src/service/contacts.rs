@@ -79,7 +79,6 @@ impl Service {
         });
         Ok(ContactList {
             host: self.host.to_string(),
-            hosts: cluster.hosts.keys().map(ToString::to_string).collect(),
             members: cluster.blocks_of(name).keys().map(ToString::to_string).collect(),
             clock,
             contacts: seen.into_contacts(),

@@ -121,7 +121,7 @@ impl Service {
                 state: if record.is_some() { State::Ready } else { waiting() },
             }
         });
-        PeerList { peers: peers.collect() }
+        PeerList { host: self.host.to_string(), peers: peers.collect() }
     }
 
     pub(super) fn status_now(&self) -> Result<Status, Refusal> {

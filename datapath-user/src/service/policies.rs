@@ -110,7 +110,6 @@ impl Service {
             digest: digest.to_string(),
             revision: snapshot.revision.0,
             enforced,
-            hosts: snapshot.cluster.hosts.keys().map(ToString::to_string).collect(),
         })
     }
 

@@ -1,6 +1,9 @@
 //! Commands against a server on a real socket: what is printed, and how it ends.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -130,8 +133,27 @@ async fn hosts_that_can_not_be_asked_are_named_and_the_status_says_so() {
     let (outcome, text) = lab.run(&format!("allow|shop|blog|--wait=0|--host-socket|h2={socket}")).await;
     assert_eq!(outcome.unwrap(), Outcome::NotDone);
     assert!(text.contains(" is host h1"), "{text}");
-    let failed = lab.run("allow|shop|blog|--wait|--host-socket|h9=/x").await.0.unwrap_err();
+    // A host that is not there is refused before anything is changed.
+    let manifest = lab.folder.path().join("blog.yaml");
+    std::fs::write(&manifest, MANIFEST).unwrap();
+    let line = format!("policy|apply|-f|{}|--wait|--host-socket|h9=/x", manifest.display());
+    let failed = lab.run(&line).await.0.unwrap_err();
     assert_eq!(failed.outcome(), Outcome::Usage, "{failed}");
+    assert!(failed.to_string().contains("the hosts of the cluster are h1, h2, h3"), "{failed}");
+    assert!(lab.handler.applied.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_was_changed_is_told_also_where_nobody_says_who_enforces_it() {
+    let lab = Lab::new();
+    lab.handler.is_mute.store(true, Ordering::SeqCst);
+    let (outcome, text) = lab.run("policy|delete|blog|--wait=0").await;
+    assert_eq!(outcome.unwrap(), Outcome::NotDone);
+    assert!(text.contains("policy blog"), "{text}");
+    assert!(text.contains("  h1: not known: it can not be asked: no answer from weftd within 1s"), "{text}");
+    let (outcome, text) = lab.run("policy|show|shop").await;
+    assert_eq!(outcome.unwrap(), Outcome::Done);
+    assert!(text.contains("  h1: not known: "), "{text}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Mutex,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use tokio::sync::{Notify, mpsc};
@@ -33,6 +33,8 @@ use super::{
 pub(crate) struct Double {
     /// What was attached.
     pub(crate) attached: Mutex<Vec<Attach>>,
+    /// It never says which policy it has.
+    pub(crate) is_mute: AtomicBool,
     /// What was applied.
     pub(crate) applied: Mutex<Vec<ApplyPolicy>>,
     /// A removal has begun, and waits for this.
@@ -112,6 +114,9 @@ impl Handler for Double {
         (app.as_str() == "shop").then_some(learned).ok_or_else(|| Refusal::no_app(&app))
     }
     async fn digest(&self, _: GetDigest) -> Result<PolicyDigest, Refusal> {
+        if self.is_mute.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         Ok(example::policy_digest())
     }
     async fn why(&self, _: Why) -> Result<WhyAnswer, Refusal> {

@@ -367,7 +367,7 @@ pub(crate) fn matrix() -> Matrix {
 }
 
 pub(crate) fn policy_digest() -> PolicyDigest {
-    PolicyDigest { host: text("h1"), digest: digest(), revision: 42, enforced: true, hosts: texts(&["h1", "h2"]) }
+    PolicyDigest { host: text("h1"), digest: digest(), revision: 42, enforced: true }
 }
 
 pub(crate) fn flow_list() -> FlowList {
@@ -404,7 +404,6 @@ pub(crate) fn contact_list(after: u64) -> ContactList {
     let counted = Counted { from: text("shop"), to: text("blog"), flows: 7 + 3 * again, settled: again, fresh: 0 };
     ContactList {
         host: text("h1"),
-        hosts: texts(&["h1", "h2", "h3"]),
         members: texts(&["h1", "h2"]),
         clock: 1_000_000,
         contacts: vec![Contact { from: web, to: db, protocol: 6, port: 5432, scattered: false }],
@@ -506,7 +505,7 @@ pub(crate) fn peer_list() -> PeerList {
         prefixes: Vec::new(),
         state: State::Waiting(text("no route to 192.0.2.3")),
     };
-    PeerList { peers: vec![ready, waiting] }
+    PeerList { host: text("h1"), peers: vec![ready, waiting] }
 }
 
 pub(crate) fn status() -> Status {

@@ -41,9 +41,7 @@ pub struct LearnPolicy {
 pub struct ContactList {
     /// The host.
     pub host: String,
-    /// All hosts of the cluster.
-    pub hosts: Vec<String>,
-    /// Those of them that may have endpoints of the app: every flow of it is on one.
+    /// The hosts of the cluster that may have endpoints of the app: every flow of it is on one.
     pub members: Vec<String>,
     /// A time of the host: flows that were opened before are in [`Counted::settled`] of this answer or of an earlier one.
     pub clock: u64,

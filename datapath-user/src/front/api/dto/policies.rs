@@ -239,8 +239,6 @@ pub struct PolicyDigest {
     pub revision: u64,
     /// Whether the kernel's tables were read, and have this digest.
     pub enforced: bool,
-    /// All hosts of the cluster.
-    pub hosts: Vec<String>,
 }
 
 /// Whether a host enforces what this one does.

@@ -30,6 +30,8 @@ pub struct Reset {}
 /// The other hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerList {
+    /// This host.
+    pub host: String,
     /// By name.
     pub peers: Vec<Peer>,
 }
