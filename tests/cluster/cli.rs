@@ -3,7 +3,11 @@
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use serde_json::Value;
-use weft_tests::traffic::{Outcome, ping::ping};
+use weft_tests::traffic::{
+    Outcome,
+    ping::ping,
+    tcp::{TcpEcho, tcp_connect},
+};
 use weft_tests::underlay::Family;
 use weft_tests::wait::eventually;
 
@@ -108,6 +112,58 @@ fn what_the_program_can_not_be_asked_is_refused_with_what_to_do() {
     refused(["a1", "224.0.0.9", "udp/1"], "goes to many");
     refused(["a1", "10.1.1.9", "icmp/3"], "this kind of ICMP");
     refused(["host", "outside", "tcp/1"], "do not pass weft");
+}
+
+#[test]
+fn both_hosts_are_asked_and_together_they_say_what_a_packet_meets() {
+    let cluster = Cluster::of(2, Family::V4);
+    let web = cluster.container(0, "a1", "shop/web");
+    let [db, other] = [("b2", "blog/db"), ("b3", "blog")].map(|(name, member)| cluster.container(1, name, member));
+    cluster.weft_everywhere(0, &["allow", "shop/web", "blog/db", "tcp/5432"]);
+    let sockets = [0, 1].map(|at| format!("--host-socket=h{}={}", at + 1, cluster.hosts[at].socket().display()));
+    let why = |at: usize, words: [&str; 2], more: &[&str]| {
+        let arguments = [&["why"], words.as_slice(), &["tcp/5432", "--json"], more].concat();
+        let (status, stdout, stderr) = cluster.hosts[at].weft_text(&arguments);
+        let answer: Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{words:?}: {status} {stderr}"));
+        (status.code().unwrap(), answer)
+    };
+    for (container, role, expect) in [(&db, "blog/db", "allow"), (&other, "blog", "deny")] {
+        let server = TcpEcho::start(&container.netns, container.at(5432));
+        let met = tcp_connect(&web.netns, server.address(), if expect == "allow" { SOON } else { SILENCE });
+        assert_eq!(met, if expect == "allow" { Outcome::Reached } else { Outcome::TimedOut });
+        let address = container.v4.to_string();
+        // The sender's host does not know who of blog it is, and says whom to ask.
+        let (status, alone) = why(0, ["a1", &address], &["--live"]);
+        assert!(status == 0 && alone["decision"] == "allow", "{alone:#}");
+        let there = &alone["other_half"];
+        assert_eq!(there["host"], "h2", "{alone:#}");
+        assert_eq!(there["question"]["from"], format!("shop/web@{}", web.v4));
+        for (at, words) in [(0, ["a1", &address]), (0, ["a1", role]), (1, ["shop/web", &address])] {
+            for more in [&["--live"][..], &[]] {
+                let (status, answer) = why(at, words, &[&[&*sockets[0], &*sockets[1]], more].concat());
+                assert_eq!(status, if expect == "allow" { 0 } else { 3 }, "{answer:#}");
+                let halves = [&answer, &answer["other_half"]["answer"]];
+                let [here, there] = if at == 0 { halves } else { [halves[1], halves[0]] };
+                assert!(here["decision"] == "allow" && there["decision"] == expect, "{answer:#}");
+                if more.is_empty() {
+                    continue;
+                }
+                for (half, program) in [(here, "from_workload"), (there, "from_underlay")] {
+                    let live = &half["live"];
+                    assert!(live["agrees"] == true && live["decision"] == half["decision"], "{answer:#}");
+                    assert!(live["program"].as_str().unwrap().starts_with(program), "{answer:#}");
+                    assert_eq!(half["from"]["address"], web.v4.to_string(), "{answer:#}");
+                    assert_eq!(half["to"]["address"], *address, "{answer:#}");
+                }
+            }
+        }
+    }
+    // Whoever is at a socket has to be who was named.
+    let swapped = format!("--host-socket=h2={}", cluster.hosts[0].socket().display());
+    for (socket, status, part) in [(&*swapped, 1, " is host h1"), ("--host-socket=h9=/x", 2, "are h1, h2")] {
+        let (ended, _, stderr) = cluster.hosts[0].weft_text(&["why", "a1", "blog/db", "tcp/5432", socket]);
+        assert!(ended.code() == Some(status) && stderr.contains(part), "{ended} {stderr}");
+    }
 }
 
 #[test]

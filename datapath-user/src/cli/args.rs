@@ -368,6 +368,9 @@ pub struct Why {
     /// Ask the loaded program, too, and fail with 4 if it says otherwise
     #[arg(long)]
     pub live: bool,
+    /// Who else is asked, for the half that it decides.
+    #[command(flatten)]
+    pub others: Others,
 }
 
 /// Which connections.

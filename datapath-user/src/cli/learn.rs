@@ -3,24 +3,24 @@
 //! Invariant: what was seen is not lost by what happens later, and what was not seen is said, by the counters of the
 //! kernel, which are exact.
 
-use std::{collections::BTreeMap, future::Future, io::Write as _, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, future::Future, io::Write as _, time::Duration};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{Instant, sleep_until},
 };
 
-use super::{args::Learn, failure::Failure, page::escape, wait};
+use super::{args::Learn, failure::Failure, hosts::Hosts, page::escape};
 use crate::front::api::{
     client::{Client, ClientError},
     dto::{
         learning::{Contact, ContactList, Counted, LearnPolicy, Learned, ListContacts},
         seen::Seen,
     },
-    refusal::{Kind, Refusal},
+    refusal::Kind,
 };
 use crate::intent;
-use crate::model::name::{AppName, HostName};
+use crate::model::name::AppName;
 
 /// Between two looks. What was opened and closed between them is in the kernel's table for a minute at least, if that
 /// does not fill up.
@@ -80,7 +80,7 @@ pub(super) async fn watch(own: &Client, args: &Learn, stop: impl Future<Output =
     let Learn { app, length, policy, output: _, others } = args;
     let end = Instant::now() + *length;
     let mut seen = Seen::default();
-    let (mut hosts, members) = first(own, app, &others.host_socket, &mut seen).await?;
+    let (mut hosts, members) = first(&Hosts::new(own, others).await?, app, &mut seen).await?;
     told_begun(&hosts, app)?;
     tokio::pin!(stop);
     let mut next = Instant::now() + EVERY;
@@ -119,25 +119,17 @@ pub(super) fn warnings(learned: &Learned) -> String {
 
 /// The first look, which has to succeed everywhere: nothing is lost yet. And which hosts may have endpoints.
 async fn first(
-    own: &Client,
+    Hosts { here, others }: &Hosts,
     app: &AppName,
-    sockets: &[(HostName, PathBuf)],
     seen: &mut Seen,
 ) -> Result<(Vec<Watched>, Vec<String>), Failure> {
     let request = ListContacts { app: app.clone(), after: 0 };
-    let (here, _) = wait::hosts(own, sockets).await?;
-    let answer = own.call(&request).await.map_err(Failure::Daemon)?;
+    let answer = here.call(&request).await.map_err(Failure::Daemon)?;
     let members = answer.members.clone();
-    let mut hosts = vec![Watched::new(own.clone(), answer, seen)];
-    let others: BTreeMap<_, _> = sockets.iter().filter(|(host, _)| *host.as_str() != here).cloned().collect();
-    for (host, path) in &others {
-        let client = Client::new(path);
+    let mut hosts = vec![Watched::new(here.clone(), answer, seen)];
+    for (host, client) in others {
         let answer = client.call(&request).await.map_err(|error| Failure::Host(host.clone(), error))?;
-        if answer.host != host.as_str() {
-            let why = format!("at {} is host {}", path.display(), answer.host);
-            return Err(Failure::Host(host.clone(), ClientError::Refused(Refusal::invalid(why))));
-        }
-        hosts.push(Watched::new(client, answer, seen));
+        hosts.push(Watched::new(client.clone(), answer, seen));
     }
     Ok((hosts, members))
 }

@@ -15,6 +15,7 @@ mod endpoint;
 mod failure;
 mod files;
 mod flow;
+mod hosts;
 mod human;
 mod junit;
 mod learn;

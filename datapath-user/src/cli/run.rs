@@ -18,7 +18,9 @@ use super::{
     args::{self, Cli, Command, When},
     drops, endpoint,
     failure::Failure,
-    files, flow, json, junit, learn,
+    files, flow,
+    hosts::Hosts,
+    json, junit, learn,
     maps::{self, Shown},
     matrix, offline,
     page::{Colour, Page, escape},
@@ -440,33 +442,34 @@ async fn put<R: Call<Answer = PolicyChange>>(
 }
 
 async fn why(args: &args::Why, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
+    let hosts = Hosts::new(asking.client, &args.others).await?;
     if args.words == ["-"] {
-        return whys(args.live, asking).await;
+        return whys(&hosts, args.live, asking).await;
     }
-    let question = words::question(&args.words, args.live).map_err(Failure::Usage)?;
-    let answer = asking.answer(&question, why::answer).await?;
-    Ok(match (answer.live, answer.decision) {
-        (Some(live), _) if !live.agrees => Outcome::Contradiction,
-        (_, Decision::Allow) => Outcome::Done,
-        (_, Decision::Deny | Decision::Reject) => Outcome::No,
+    let answer = why::ask(&hosts, words::question(&args.words, args.live).map_err(Failure::Usage)?).await?;
+    asking.print(&answer, why::answer)?;
+    let is_contradiction = answer.halves().filter_map(|half| half.live.as_ref()).any(|live| !live.agrees);
+    Ok(match answer.met() {
+        _ if is_contradiction => Outcome::Contradiction,
+        Decision::Allow => Outcome::Done,
+        Decision::Deny | Decision::Reject => Outcome::No,
     })
 }
 
 /// Answers a question in each line of standard input with a word in a line, or a document with `--json`. The status
 /// says that all were answered, whatever the answers.
-async fn whys(live: bool, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
+async fn whys(hosts: &Hosts, live: bool, asking: &mut Asking<'_>) -> Result<Outcome, Failure> {
     for line in io::stdin().lines() {
         let line = line.map_err(Failure::Input)?;
         let words: Vec<_> = line.split_ascii_whitespace().map(ToOwned::to_owned).collect();
         if words.is_empty() {
             continue;
         }
-        let question = words::question(&words, live).map_err(Failure::Usage)?;
-        let answer = asking.client.call(&question).await.map_err(Failure::Daemon)?;
+        let answer = why::ask(hosts, words::question(&words, live).map_err(Failure::Usage)?).await?;
         let text = if asking.screen.json {
             json::line(&answer).map_err(|error| Failure::Output(error.into()))?
         } else {
-            format!("{}\n", answer.decision.name())
+            format!("{}\n", answer.met().name())
         };
         asking.out.write_all(text.as_bytes()).map_err(Failure::Output)?;
     }

@@ -18,15 +18,13 @@ use tokio::{
 use super::{
     args::{Others, Wait},
     failure::Failure,
+    hosts,
 };
 use crate::front::api::{
     client::{Client, ClientError},
-    dto::{
-        policies::{Enforced, Enforcing, GetDigest, PolicyDigest},
-        state::{ListPeers, PeerList},
-    },
+    dto::policies::{Enforced, Enforcing, GetDigest, PolicyDigest},
 };
-use crate::model::{invalid::Invalid, name::HostName};
+use crate::model::name::HostName;
 
 /// Between two looks at a host.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -37,7 +35,7 @@ const ONCE: Duration = Duration::from_secs(1);
 type Answers = BTreeMap<String, Result<PolicyDigest, ClientError>>;
 
 /// The hosts of the cluster.
-struct Hosts {
+struct Everyone {
     /// The one whose policy is the measure.
     own: String,
     all: BTreeSet<String>,
@@ -47,17 +45,17 @@ struct Hosts {
 }
 
 /// Whom to wait for after a change, if anybody is to be.
-pub(super) struct Waiting(Option<Hosts>);
+pub(super) struct Waiting(Option<Everyone>);
 
 /// Which hosts enforce the policy of the daemon that is asked, by now.
 pub(super) async fn look(client: &Client, Others { host_socket }: &Others) -> Result<Vec<Enforcing>, Failure> {
-    Ok(Hosts::new(client, host_socket, Duration::ZERO).await?.enforcing().await)
+    Ok(Everyone::new(client, host_socket, Duration::ZERO).await?.enforcing().await)
 }
 
 /// Before a change: whether there are such hosts.
 pub(super) async fn before(client: &Client, wait: &Wait) -> Result<Waiting, Failure> {
     let Wait { wait: Some(seconds), host_socket } = wait else { return Ok(Waiting(None)) };
-    Ok(Waiting(Some(Hosts::new(client, host_socket, Duration::from_secs((*seconds).into())).await?)))
+    Ok(Waiting(Some(Everyone::new(client, host_socket, Duration::from_secs((*seconds).into())).await?)))
 }
 
 impl Waiting {
@@ -70,10 +68,10 @@ impl Waiting {
     }
 }
 
-impl Hosts {
+impl Everyone {
     /// Refuses a socket of a host that the cluster does not have.
     async fn new(client: &Client, sockets: &[(HostName, PathBuf)], patience: Duration) -> Result<Self, Failure> {
-        let (own, all) = hosts(client, sockets).await?;
+        let (own, all) = hosts::names(client, sockets).await?;
         let others = sockets.iter().map(|(host, path)| (host.to_string(), Client::new(path)));
         let asked = others.chain([(own.clone(), client.clone())]).collect();
         Ok(Self { own, all, asked, patience })
@@ -133,21 +131,6 @@ async fn ask((host, client): (String, Client), heard: mpsc::Sender<(String, Resu
         }
         tokio::time::sleep(AGAIN).await;
     }
-}
-
-/// The host of a daemon, and all of its cluster. Refuses a socket of a host that is not there.
-pub(super) async fn hosts(
-    client: &Client,
-    sockets: &[(HostName, PathBuf)],
-) -> Result<(String, BTreeSet<String>), Failure> {
-    let PeerList { host, peers } = client.call(&ListPeers {}).await.map_err(Failure::Daemon)?;
-    let all: BTreeSet<_> = peers.into_iter().map(|peer| peer.name).chain([host.clone()]).collect();
-    if let Some((unknown, _)) = sockets.iter().find(|(name, _)| !all.contains(name.as_str())) {
-        let known = all.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        let help = format!("the hosts of the cluster are {known}");
-        return Err(Failure::Usage(Invalid::new("host of the cluster", unknown.as_str(), help)));
-    }
-    Ok((host, all))
 }
 
 /// Whether all hosts do.

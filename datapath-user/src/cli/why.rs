@@ -1,14 +1,51 @@
 //! Why a packet may pass, for people.
 
 use super::{
+    failure::Failure,
+    hosts::Hosts,
     human,
     page::{Page, Span, Tone},
     policy::decision,
 };
 use crate::front::api::dto::{
-    side::Decision,
-    why::{Also, Live, Step, WhyAnswer},
+    naming::Party,
+    side::{Decision, Side},
+    why::{Also, Live, OtherHalf, Step, Why, WhyAnswer},
 };
+
+/// Asks here, and the host of the other end if its socket is known. That one first: who is meant by a role there only it
+/// knows, and here the receiver is an address to the programs.
+pub(super) async fn ask(Hosts { here, others }: &Hosts, question: Why) -> Result<WhyAnswer, Failure> {
+    let ask = async |question: Why| here.call(&question).await.map_err(Failure::Daemon);
+    if others.is_empty() {
+        return ask(question).await;
+    }
+    let half = ask(Why { live: false, ..question.clone() }).await?.other_half;
+    let Some((there, half)) = half.and_then(|half| Some((others.get(&half.host)?, half))) else {
+        return ask(question).await;
+    };
+    let failed = |error| Failure::Host(half.host.clone(), error);
+    let answer = there.call(&Why { live: question.live, ..half.question.clone() }).await.map_err(failed)?;
+    let own = ask(Why { from: member_at(&answer.from)?, to: party(&address(&answer.to))?, ..question }).await?;
+    let answer = Box::new(WhyAnswer { other_half: None, ..answer });
+    Ok(WhyAnswer { other_half: Some(OtherHalf { answer: Some(answer), ..half }), ..own })
+}
+
+fn party(text: &str) -> Result<Party, Failure> {
+    text.parse().map_err(Failure::Usage)
+}
+
+fn address(side: &Side) -> String {
+    side.address.clone().unwrap_or_default()
+}
+
+/// The sender as the tunnel tells it; a host has its address only.
+fn member_at(side: &Side) -> Result<Party, Failure> {
+    let Side { app, role, .. } = side;
+    let role = role.iter().map(|role| format!("/{role}"));
+    let member: String = app.iter().cloned().chain(role).chain([format!("@{}", address(side))]).collect();
+    member.parse().or_else(|_| party(&address(side)))
+}
 
 pub(super) fn answer(page: &mut Page, answer: &WhyAnswer) {
     let WhyAnswer {
@@ -28,6 +65,7 @@ pub(super) fn answer(page: &mut Page, answer: &WhyAnswer) {
         would_deny,
         steps,
         live,
+        other_half,
     } = answer;
     let reason = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     let revision = revision.map(|revision| format!("  rev={revision}")).unwrap_or_default();
@@ -66,6 +104,24 @@ pub(super) fn answer(page: &mut Page, answer: &WhyAnswer) {
         let command = human::command(rule).unwrap_or_else(|| format!("a rule as: {rule}"));
         page.spans([Span::from(name), Span::new(Tone::Strong, command)]);
     }
+    match other_half {
+        Some(half) if half.answer.is_some() || *met == Decision::Allow => self::other_half(page, half),
+        // What is refused by one is refused.
+        Some(_) | None => {}
+    }
+}
+
+fn other_half(page: &mut Page, OtherHalf { host, question, answer }: &OtherHalf) {
+    let Some(answer) = answer else {
+        let Why { from, to, what, live: _ } = question;
+        page.line(format!(
+            "half   {host} decides, too: weft why {from} {to} {what} there, or --host-socket {host}=PATH"
+        ));
+        return;
+    };
+    page.line("");
+    page.line(format!("half   {host} decides, too:"));
+    self::answer(page, answer);
 }
 
 fn live(page: &mut Page, live: &Live) {

@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc, time::SystemTime};
 use weft_common::{
     addr::Ip,
     header::protocol,
-    id::{AppId, Epoch, Identity, RoleId},
+    id::{AppId, Epoch, Identity, PeerId, RoleId},
     policy::{Action, Direction, Query, decide, shadow},
     route::{HopKind, Route},
     verdict::DropReason,
@@ -18,7 +18,7 @@ use crate::front::api::{
     dto::{
         naming::{Party, Probe},
         side::{Decision, RuleMention},
-        why::{Also, Step, Why, WhyAnswer},
+        why::{Also, OtherHalf, Step, Why, WhyAnswer},
     },
     refusal::Refusal,
 };
@@ -150,6 +150,7 @@ impl Service {
             .flatten();
         let said = matching::matching(&snapshot.cluster, query, now);
         let (also, more) = others(&names, &said.rules, *found);
+        let other_half = other_half(&names, request, asked);
         let named = |end: &End| {
             let addr = (end.meant == Meant::Itself).then_some(end.addr);
             Named { identity: end.identity, addr }
@@ -175,8 +176,24 @@ impl Service {
             would_deny: would_deny.filter(|_| verdict.is_ok()).map(|rule| rule.to_string()),
             steps,
             live: None,
+            other_half,
         }
     }
+}
+
+/// Which host decides, too, and what it is to be asked. Of a sender the tunnel tells it who that is, of a receiver it has
+/// the address alone.
+fn other_half(names: &Names<'_>, request: &Why, Asked { from, to, .. }: &Asked) -> Option<OtherHalf> {
+    let (there, question) = match (from.route.hop.kind(), to.route.hop.kind()) {
+        (HopKind::Local, HopKind::Peer) => {
+            let sender = Party::At(Box::new(names.identity(from.identity).parse().ok()?), from.addr);
+            (to.route.hop, Why { from: sender, ..request.clone() })
+        }
+        (HopKind::Peer, HopKind::Local) => (from.route.hop, Why { to: Party::Address(to.addr), ..request.clone() }),
+        _ => return None,
+    };
+    let host = names.peer(PeerId(there.index)).parse().ok()?;
+    Some(OtherHalf { host, question, answer: None })
 }
 
 /// The rules that speak of the packet beside the one that decided, and how many more there are.

@@ -18,7 +18,7 @@ use super::dto::{
         ResetDone, Status, Table, Tally,
     },
     time::Timestamp,
-    why::{Also, Live, Step, WhyAnswer},
+    why::{Also, Live, OtherHalf, Step, Why, WhyAnswer},
 };
 
 fn text(text: &str) -> String {
@@ -264,10 +264,20 @@ pub(crate) fn why() -> WhyAnswer {
             agrees: true,
             detail: Some(text("TC_ACT_SHOT")),
         }),
+        other_half: Some(OtherHalf {
+            host: "h2".parse().unwrap(),
+            question: Why {
+                from: "shop/web@10.1.0.7".parse().unwrap(),
+                to: "blog/db".parse().unwrap(),
+                what: "tcp/5432".parse().unwrap(),
+                live: true,
+            },
+            answer: None,
+        }),
     }
 }
 
-/// As [`why`], where it passes.
+/// As [`why`], where it passes here, and not there.
 pub(crate) fn why_allowed() -> WhyAnswer {
     WhyAnswer {
         decision: Decision::Allow,
@@ -280,8 +290,14 @@ pub(crate) fn why_allowed() -> WhyAnswer {
         would_deny: Some(text("deny shop/web -> blog/db tcp/5432")),
         steps: Vec::new(),
         live: None,
+        other_half: why().other_half.map(|half| OtherHalf { answer: Some(Box::new(why_there())), ..half }),
         ..why()
     }
+}
+
+/// What the receiver's host says.
+fn why_there() -> WhyAnswer {
+    WhyAnswer { nearest: None, also: Vec::new(), more: 0, hop: text("local"), live: None, other_half: None, ..why() }
 }
 
 fn nearest() -> Nearest {

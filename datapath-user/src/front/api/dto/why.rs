@@ -7,6 +7,7 @@ use super::{
     side::{Decision, Direction, Nearest, RuleMention, Side},
     text,
 };
+use crate::model::name::HostName;
 
 /// May this pass?
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +70,36 @@ pub struct WhyAnswer {
     /// What the loaded program says, if it was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<Live>,
+    /// The host that decides, too, if an end is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_half: Option<OtherHalf>,
+}
+
+/// What another host has to say. Between hosts each knows the roles of its own endpoints alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherHalf {
+    /// Which host.
+    #[serde(with = "text")]
+    pub host: HostName,
+    /// What it is to be asked.
+    pub question: Why,
+    /// Its answer, if it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Box<WhyAnswer>>,
+}
+
+impl WhyAnswer {
+    /// This answer, and that of the other host if it was asked.
+    pub fn halves(&self) -> impl Iterator<Item = &Self> {
+        let other = self.other_half.as_ref().and_then(|half| half.answer.as_deref());
+        [Some(self), other].into_iter().flatten()
+    }
+
+    /// What the packet meets on its whole way, as far as that was asked.
+    pub fn met(&self) -> Decision {
+        let mut refused = self.halves().map(|half| half.decision).filter(|decision| *decision != Decision::Allow);
+        refused.next().unwrap_or(Decision::Allow)
+    }
 }
 
 /// A rule that speaks of it, and did not decide.
