@@ -1,24 +1,24 @@
 //! Answers as a daemon could give them: what tests of the server, the client and the CLI show.
 
+mod state;
+mod why;
+
+pub(crate) use state::{diagnosis, map_list, peer_list, reset_done, status};
+pub(crate) use why::{why, why_allowed};
+
 use super::dto::{
     apps::{App, AppDetail, AppList, Changed, Defaults, Gate, Role},
     drops::{DropCount, DropList, Dropped},
     endpoints::{Attached, Detached, Endpoint, EndpointList, Gone, Relabelled},
     flows::{Flow, FlowList, Pair, TrafficList},
     learning::{Contact, ContactList, Counted, Learned, Membership, Who},
-    maps::{Compared, Entry, Map, MapList},
     policies::{
         Cell, Enforced, Enforcing, Exported, Kind, Line, Matrix, Part, PolicyChange, PolicyDiff, PolicyDigest, Reach,
         Sign, TestReport, Tested, Validated,
     },
     rules::{Action, ByDefault, Hits, Policy, Rule, RuleChange, RuleList, Tried},
-    side::{Decision, Direction, Miss, Nearest, RuleMention, Side, Source, State, Volume},
-    state::{
-        Check, CheckResult, Degraded, Diagnosis, Gateway, HookKind, Peer, PeerList, Problem, Reconcile, Repaired,
-        ResetDone, Status, Table, Tally,
-    },
+    side::{Direction, Miss, Nearest, RuleMention, Side, Source, State, Volume},
     time::Timestamp,
-    why::{Also, Live, OtherHalf, Step, Why, WhyAnswer},
 };
 
 fn text(text: &str) -> String {
@@ -232,74 +232,6 @@ pub(crate) fn policy() -> Policy {
     }
 }
 
-pub(crate) fn why() -> WhyAnswer {
-    let step = |at: &str, found: &str| Step { at: at.to_owned(), found: found.to_owned() };
-    WhyAnswer {
-        from: web(),
-        to: db(),
-        what: text("tcp/5432"),
-        decision: Decision::Deny,
-        direction: Direction::Ingress,
-        reason: Some(text("policy-default")),
-        rule: of_default(),
-        nearest: Some(nearest()),
-        revision: Some(41),
-        also: vec![Also {
-            rule: RuleMention { text: text("pass shop -> any any on egress precedence -1"), id: Some(9), source: None },
-            direction: Direction::Egress,
-        }],
-        more: 2,
-        hop: text("peer h2"),
-        would_allow: Some(text("allow shop/web -> blog/db tcp/5432")),
-        would_deny: None,
-        steps: vec![
-            step("route", "fd00:2::/64 is on peer h2"),
-            step("egress of shop/web", "no rule, default open"),
-            step("ingress of blog/db", "no rule, default closed"),
-        ],
-        live: Some(Live {
-            decision: Decision::Deny,
-            reason: Some(text("policy-default")),
-            program: text("from_workload"),
-            agrees: true,
-            detail: Some(text("TC_ACT_SHOT")),
-        }),
-        other_half: Some(OtherHalf {
-            host: "h2".parse().unwrap(),
-            question: Why {
-                from: "shop/web@10.1.0.7".parse().unwrap(),
-                to: "blog/db".parse().unwrap(),
-                what: "tcp/5432".parse().unwrap(),
-                live: true,
-            },
-            answer: None,
-        }),
-    }
-}
-
-/// As [`why`], where it passes here, and not there.
-pub(crate) fn why_allowed() -> WhyAnswer {
-    WhyAnswer {
-        decision: Decision::Allow,
-        reason: None,
-        rule: mention(),
-        nearest: None,
-        also: Vec::new(),
-        more: 0,
-        would_allow: None,
-        would_deny: Some(text("deny shop/web -> blog/db tcp/5432")),
-        steps: Vec::new(),
-        live: None,
-        other_half: why().other_half.map(|half| OtherHalf { answer: Some(Box::new(why_there())), ..half }),
-        ..why()
-    }
-}
-
-/// What the receiver's host says.
-fn why_there() -> WhyAnswer {
-    WhyAnswer { nearest: None, also: Vec::new(), more: 0, hop: text("local"), live: None, other_half: None, ..why() }
-}
-
 fn nearest() -> Nearest {
     let source = Some(Source { file: text("blog.yaml"), line: Some(12), column: None });
     let rule = RuleMention { text: text("allow blog -> blog/db tcp/5432"), id: Some(11), source };
@@ -498,114 +430,4 @@ pub(crate) fn drop_list() -> DropList {
         ],
         recent: vec![spoof, dropped()],
     }
-}
-
-pub(crate) fn peer_list() -> PeerList {
-    let ready = Peer {
-        name: text("h2"),
-        underlay: Some(text("192.0.2.2")),
-        uplink: Some(text("ens3")),
-        next_hop: Some(text("192.0.2.1 at 02:00:00:00:00:01")),
-        path_mtu: Some(1500),
-        inner_mtu: Some(1450),
-        prefixes: texts(&["10.1.2.0/24", "fd00:1:2::/80"]),
-        state: State::Ready,
-    };
-    let waiting = Peer {
-        name: text("h3"),
-        underlay: None,
-        uplink: None,
-        next_hop: None,
-        path_mtu: None,
-        inner_mtu: None,
-        prefixes: Vec::new(),
-        state: State::Waiting(text("no route to 192.0.2.3")),
-    };
-    PeerList { host: text("h1"), peers: vec![ready, waiting] }
-}
-
-pub(crate) fn status() -> Status {
-    Status {
-        host: text("h1"),
-        version: text("0.1.0"),
-        kernel: text("6.12.0"),
-        started: time(0),
-        revision: 42,
-        in_force: Some(41),
-        epoch: 9,
-        digest: Some(digest()),
-        problem: Some(Problem {
-            what: text("\"Shop\" is no app name: use a-z"),
-            source: Some(Source { column: Some(7), ..source() }),
-        }),
-        degraded: vec![Degraded {
-            what: text("program guard"),
-            why: text("XDP is not supported by ens3; the check behind it stands"),
-        }],
-        hook_kind: HookKind::Tcx,
-        encapsulation: text("vxlan-gbp by adjust_room"),
-        port: 6784,
-        gateway: Gateway { device: text("weft0"), addresses: texts(&["10.1.0.1"]), state: State::Ready },
-        masquerade: State::Waiting(text("nft is busy")),
-        tables: vec![
-            Table { name: text("ROUTES"), used: 12, max: 262_144, refused: 0 },
-            Table { name: text("RULES"), used: 2_000_000, max: 2_097_152, refused: 3 },
-        ],
-        repaired: vec![Repaired { what: text("map ROUTES"), times: 2 }],
-        revoked: 3,
-        reconcile: Some(Reconcile { at: time(5), took_ms: 3, passes: 12 }),
-        endpoints: Tally { ready: 3, waiting: 1, failed: 0 },
-        peers: Tally { ready: 2, waiting: 0, failed: 0 },
-    }
-}
-
-pub(crate) fn map_list() -> MapList {
-    let entry = |key: &str, value: &str, compared, desired: Option<&str>| Entry {
-        key: key.to_owned(),
-        value: value.to_owned(),
-        compared,
-        desired: desired.map(str::to_owned),
-    };
-    let routes = Map {
-        name: text("ROUTES"),
-        shape: text("lpm-trie"),
-        used: 3,
-        max: 262_144,
-        desired: Some(3),
-        entries: vec![
-            entry("10.1.0.9/32", "local link 9 shop", Compared::Extra, None),
-            entry("10.2.0.0/24", "peer h3", Compared::Different, Some("peer h2")),
-            entry("10.1.0.8/32", "", Compared::Missing, Some("local link 13 shop")),
-            entry("10.1.0.7/32", "local link 12 shop/web", Compared::Same, None),
-        ],
-        left_out: 1,
-    };
-    let flows = Map {
-        name: text("FLOWS"),
-        shape: text("lru-hash"),
-        used: 1,
-        max: 131_072,
-        desired: None,
-        entries: vec![entry("tcp 10.1.0.7:53002 10.2.0.4:5432", "open", Compared::Unplanned, None)],
-        left_out: 0,
-    };
-    MapList { maps: vec![routes, flows] }
-}
-
-pub(crate) fn diagnosis() -> Diagnosis {
-    let check = |name, result, detail, advice: Option<&str>| {
-        let (name, detail, advice) = (text(name), text(detail), advice.map(text));
-        Check { name, result, detail, advice }
-    };
-    Diagnosis {
-        checks: vec![
-            check("kernel", CheckResult::Ok, "6.12.0 has TCX", None),
-            check("offloads", CheckResult::Warn, "ens3 has no GRO", Some("ethtool -K ens3 gro on")),
-            check("port", CheckResult::Fail, "a firewall drops udp 6784", Some("let udp 6784 in")),
-        ],
-    }
-}
-
-pub(crate) fn reset_done() -> ResetDone {
-    ResetDone { removed: texts(&["link weft0", "map ROUTES"]), left: texts(&["link weftabc: Device or resource busy"]) }
 }
