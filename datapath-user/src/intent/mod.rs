@@ -38,7 +38,10 @@ use crate::model::{
     rule::Rule,
     selector::{Apps, Selector},
 };
-use crate::plan::expect::{self, Breach, Checked};
+use crate::plan::{
+    NodePlan,
+    expect::{self, Breach, Checked},
+};
 use crate::store::{
     ChangeError, Problem,
     change::{SetPolicies, with_policies},
@@ -97,17 +100,18 @@ pub fn wanted(cluster: &Cluster, manifest: Manifest) -> Wanted {
     Wanted { change, written }
 }
 
-/// What a change makes of a cluster, if that has no fault and breaks nothing that is expected.
-pub fn preview(cluster: &Cluster, wanted: &Wanted) -> Result<(Cluster, u64), Refusal> {
+/// What a change makes of a cluster, if that has no fault and breaks nothing that is expected. The plan that runs spares
+/// the compiler what is no other.
+pub fn preview(cluster: &Cluster, wanted: &Wanted, running: &NodePlan) -> Result<(Cluster, u64), Refusal> {
     let next = sound(cluster, wanted)?;
-    let checked = kept(cluster, &next, |policy| wanted.change.put.contains_key(policy))?;
+    let checked = kept((cluster, &next), |policy| wanted.change.put.contains_key(policy), running)?;
     Ok((next, checked))
 }
 
 /// What a change makes of a cluster, if that has no fault, and what it breaks of what is expected, a sentence each.
-pub fn outcome(cluster: &Cluster, wanted: &Wanted) -> Result<(Cluster, Vec<String>), Refusal> {
+pub fn outcome(cluster: &Cluster, wanted: &Wanted, running: &NodePlan) -> Result<(Cluster, Vec<String>), Refusal> {
     let next = sound(cluster, wanted)?;
-    let breaks = broken(cluster, &next, |policy| wanted.change.put.contains_key(policy)).err();
+    let breaks = broken((cluster, &next), |policy| wanted.change.put.contains_key(policy), running).err();
     Ok((next, breaks.unwrap_or_default()))
 }
 
@@ -118,24 +122,33 @@ fn sound(cluster: &Cluster, Wanted { change, written }: &Wanted) -> Result<Clust
 }
 
 /// Refuses what breaks expectations that held before, or any of the policies that are `put`. How many hold.
-pub fn kept(before: &Cluster, next: &Cluster, put: impl Fn(&PolicyName) -> bool) -> Result<u64, Refusal> {
+pub fn kept(
+    change: (&Cluster, &Cluster),
+    put: impl Fn(&PolicyName) -> bool,
+    running: &NodePlan,
+) -> Result<u64, Refusal> {
     let why = "nothing was changed, it would break what is expected";
-    broken(before, next, put).map_err(|broken| refuse(broken.into_iter()).because(why))
+    broken(change, put, running).map_err(|broken| refuse(broken.into_iter()).because(why))
 }
 
 /// How many expectations hold, or those that [`kept`] refuses to break.
-fn broken(before: &Cluster, next: &Cluster, put: impl Fn(&PolicyName) -> bool) -> Result<u64, Vec<String>> {
+fn broken(
+    (before, next): (&Cluster, &Cluster),
+    put: impl Fn(&PolicyName) -> bool,
+    running: &NodePlan,
+) -> Result<u64, Vec<String>> {
     let same = Arc::ptr_eq(&before.rules, &next.rules)
         && Arc::ptr_eq(&before.apps, &next.apps)
         && Arc::ptr_eq(&before.policies, &next.policies);
     if same {
         return Ok(0);
     }
-    let all = expect::check(next);
+    let all = expect::check(next, running);
     let (held, mut broken): (Vec<_>, Vec<_>) = all.into_iter().partition(|checked| checked.fault.is_none());
     if broken.iter().any(|checked| !put(&checked.policy)) {
         // Somebody who repairs one thing is not to be stopped by another that was broken before, by a hand in the file.
-        let old: Vec<_> = expect::check(before).into_iter().filter(|checked| checked.fault.is_some()).collect();
+        let old: Vec<_> =
+            expect::check(before, running).into_iter().filter(|checked| checked.fault.is_some()).collect();
         let was = |new: &Checked| {
             old.iter().any(|old| old.policy == new.policy && old.expected.to_string() == new.expected.to_string())
         };
@@ -155,7 +168,7 @@ fn broken(before: &Cluster, next: &Cluster, put: impl Fn(&PolicyName) -> bool) -
 
 /// What came of all expectations of a cluster.
 pub fn test(cluster: &Cluster) -> TestReport {
-    let expectations: Vec<Tested> = expect::check(cluster).iter().map(tested).collect();
+    let expectations: Vec<Tested> = expect::check(cluster, &NodePlan::default()).iter().map(tested).collect();
     let failed = expectations.iter().filter(|tested| tested.why.is_some()).count() as u64;
     TestReport { expectations, failed }
 }

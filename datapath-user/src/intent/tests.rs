@@ -25,12 +25,12 @@ fn base() -> Cluster {
 
 /// What applying a text makes of a cluster.
 fn apply(cluster: &Cluster, text: &str) -> Result<Cluster, Refusal> {
-    preview(cluster, &wanted(cluster, read(document(text))?)).map(|(next, _)| next)
+    preview(cluster, &wanted(cluster, read(document(text))?), &NodePlan::default()).map(|(next, _)| next)
 }
 
 fn diff(cluster: &Cluster, text: &str) -> Vec<String> {
     let wanted = wanted(cluster, read(document(text)).unwrap());
-    let (next, _) = preview(cluster, &wanted).unwrap();
+    let (next, _) = preview(cluster, &wanted, &NodePlan::default()).unwrap();
     let lines = difference(cluster, &next, &wanted.change).into_iter().flat_map(|part| {
         let how = match part.change {
             How::New => "new",
@@ -88,7 +88,7 @@ fn a_difference_names_what_comes_and_goes() {
         ["policy blog: changed", "- allow shop/web -> blog/db tcp/5432", "+ allow shop/web -> blog/db tcp/5432-5433"]
     );
     let gone = Wanted::without(["blog".parse().unwrap()].into());
-    let (next, _) = preview(&once, &gone).unwrap();
+    let (next, _) = preview(&once, &gone, &NodePlan::default()).unwrap();
     assert_eq!(difference(&once, &next, &gone.change)[0].change, How::Gone);
 }
 
@@ -160,7 +160,7 @@ fn what_breaks_an_expectation_is_refused_with_who_breaks_it() {
     assert_eq!(refused.more[0], said);
     // Whoever only asks hears the same, and what would change.
     let change = wanted(&base(), read(document(&broken)).unwrap());
-    let (next, breaks) = outcome(&base(), &change).unwrap();
+    let (next, breaks) = outcome(&base(), &change, &NodePlan::default()).unwrap();
     assert_eq!((difference(&base(), &next, &change.change).len(), breaks), (1, refused.more));
 
     // Another change that breaks it is refused too, and one that has nothing to do with it is not.
@@ -171,13 +171,16 @@ fn what_breaks_an_expectation_is_refused_with_who_breaks_it() {
         next
     };
     let hole = with("allow shop -> blog tcp/22 precedence 9999");
-    assert!(kept(&once, &hole, |_| false).unwrap_err().more[0].contains("shop -> blog tcp/22 passes"));
-    assert_eq!(kept(&once, &with("allow shop -> blog tcp/23"), |_| false).unwrap(), 2);
+    assert!(
+        kept((&once, &hole), |_| false, &NodePlan::default()).unwrap_err().more[0]
+            .contains("shop -> blog tcp/22 passes")
+    );
+    assert_eq!(kept((&once, &with("allow shop -> blog tcp/23")), |_| false, &NodePlan::default()).unwrap(), 2);
     // What was broken before, by a hand in the file, stops nobody who repairs something else.
     let mut later = hole.clone();
     Arc::make_mut(&mut later.rules).insert(0, Arc::new("deny shop -> outside".parse().unwrap()));
-    assert_eq!(kept(&hole, &later, |_| false).unwrap(), 1);
-    kept(&hole, &later, |_| true).unwrap_err();
+    assert_eq!(kept((&hole, &later), |_| false, &NodePlan::default()).unwrap(), 1);
+    kept((&hole, &later), |_| true, &NodePlan::default()).unwrap_err();
 }
 
 #[test]

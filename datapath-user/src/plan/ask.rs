@@ -26,8 +26,9 @@ use crate::model::{
 };
 
 use super::{
+    NodePlan,
     parties::{self, Addresses, Party, key_range},
-    rules::Policy,
+    rules::{self, Policy},
 };
 
 /// What can be asked about one cluster.
@@ -76,6 +77,12 @@ impl<'a> Asker<'a> {
     /// Of a cluster, by the tables that it comes to. Rules that end are left out: what is asked has to hold without them.
     pub fn new(cluster: &'a Cluster) -> Self {
         let policy = Policy::of(cluster);
+        Self::over(cluster, Arc::new(policy))
+    }
+
+    /// As [`Self::new`], with tables that are made of what is other than in those of a plan.
+    pub fn after(cluster: &'a Cluster, running: &NodePlan) -> Self {
+        let (policy, _) = rules::compile(cluster, None, (&running.policy, &running.ids.policy));
         Self::over(cluster, Arc::new(policy))
     }
 

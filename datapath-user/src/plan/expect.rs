@@ -7,6 +7,7 @@ use weft_common::{addr::Ip, policy::Decision};
 use crate::model::{cluster::Cluster, expect::Expectation, name::PolicyName, rule};
 
 use super::{
+    NodePlan,
     ask::{Asker, Part, Spot},
     parties::{Addresses, Party},
 };
@@ -50,8 +51,8 @@ pub struct Breach {
     pub passes: bool,
 }
 
-/// All expectations of a cluster, in order.
-pub fn check(cluster: &Cluster) -> Vec<Checked> {
+/// All expectations of a cluster, in order. Its tables are made of what is other than in those of `running`.
+pub fn check(cluster: &Cluster, running: &NodePlan) -> Vec<Checked> {
     let all =
         cluster.policies.iter().flat_map(|(name, policy)| policy.expect.iter().map(move |expected| (name, expected)));
     let mut all = all.peekable();
@@ -59,7 +60,7 @@ pub fn check(cluster: &Cluster) -> Vec<Checked> {
     if all.peek().is_none() {
         return Vec::new();
     }
-    let asker = Asker::new(cluster);
+    let asker = Asker::after(cluster, running);
     all.map(|(policy, expected)| {
         let (asked, fault) = one(&asker, expected);
         Checked { policy: policy.clone(), expected: expected.clone(), asked, fault }

@@ -45,7 +45,7 @@ impl Service {
             // What the store refuses it refuses in its own words.
             let Ok(next) = change::apply(before, &change, &host, seen.revision) else { return Ok((change, told)) };
             if Concern::of(&change) == Concern::Policy {
-                intent::kept(before, &next, |_| false)?;
+                intent::kept((before, &next), |_| false, &admission.running)?;
                 admission.of_policy(before, &next)?;
             }
             admission.of_placement(before, &next)?;
@@ -111,7 +111,7 @@ impl Concern {
 /// Asks, before the store has a change, whether this host's tables could have what it comes to.
 pub(super) struct Admission {
     host: HostName,
-    running: Arc<NodePlan>,
+    pub(super) running: Arc<NodePlan>,
 }
 
 impl Admission {

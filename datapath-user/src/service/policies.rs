@@ -66,7 +66,7 @@ impl Service {
         let (cluster, admission) = (Arc::clone(&self.snapshot().cluster), self.admission());
         blocking(move || {
             let wanted = intent::wanted(&cluster, intent::read(files)?);
-            let (next, breaks) = intent::outcome(&cluster, &wanted)?;
+            let (next, breaks) = intent::outcome(&cluster, &wanted, &admission.running)?;
             admission.of_policy(&cluster, &next)?;
             Ok(PolicyDiff { parts: intent::difference(&cluster, &next, &wanted.change), breaks })
         })
@@ -125,7 +125,7 @@ impl Service {
     ) -> Result<PolicyChange, Refusal> {
         let decide = move |seen: &Snapshot, admission: &Admission| {
             let (before, asked) = (&seen.cluster, make(&seen.cluster));
-            let (next, expectations) = intent::preview(before, &asked)?;
+            let (next, expectations) = intent::preview(before, &asked, &admission.running)?;
             admission.of_policy(before, &next)?;
             admission.of_placement(before, &next)?;
             let parts = intent::difference(before, &next, &asked.change);

@@ -33,7 +33,7 @@ pub(super) struct Compiled {
     pub(super) one_p99_ms: f64,
 }
 
-/// `weft policy apply --wait` of one rule more, to the answer that both hosts of a cluster enforce it.
+/// `weft policy apply --wait` of one rule more, and that it is expected, to the answer that both hosts of a cluster enforce it.
 #[derive(Debug, Serialize)]
 pub(super) struct Changes {
     /// How many rules there are besides.
@@ -110,7 +110,8 @@ fn changes(apps: usize, rules: usize, interrupt: &Interrupt) -> Result<Changes> 
     let (mut applied, mut allowed) = (Vec::new(), Vec::new());
     for port in 0..TIMES {
         interrupt.pause(Duration::ZERO)?;
-        let text = format!("weft: v1\npolicy: more\nrules: [allow app-0/web -> app-1/db tcp/{}]\n", 20_000 + port);
+        let flow = format!("app-0/web -> app-1/db tcp/{}", 20_000 + port);
+        let text = format!("weft: v1\npolicy: more\nrules: [allow {flow}]\nexpect: [{flow} allow]\n");
         fs::write(&manifest, text).with_context(|| format!("write {path}"))?;
         let started = Instant::now();
         cluster.weft(0, &["policy", "apply", "-f", path, "--wait", "--host-socket", &peer])?;

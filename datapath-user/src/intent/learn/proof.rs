@@ -22,6 +22,7 @@ use crate::model::{
     traffic::Traffic,
 };
 use crate::plan::{
+    NodePlan,
     ask::{self, Asker},
     expect,
 };
@@ -57,7 +58,9 @@ pub(super) fn prove<'a>(
     let next = with(cluster, app, name, rules, expect)?;
     let mut proven = Proven::default();
     let is_tried = cluster.apps.get(app).is_some_and(|app| app.shadow);
-    let ours = expect::check(&next).into_iter().filter(|checked| checked.policy == *name && checked.fault.is_none());
+    let ours = expect::check(&next, &NodePlan::default())
+        .into_iter()
+        .filter(|checked| checked.policy == *name && checked.fault.is_none());
     for expected in ours.map(|checked| checked.expected) {
         match (expected.passes, is_tried) {
             (false, _) if denies(&proven) >= DENIED => {}
@@ -77,7 +80,7 @@ pub(super) fn refused(cluster: &Cluster, manifest: &str) -> Vec<String> {
     let documents = vec![Document { name: "learned".to_owned(), text: manifest.to_owned() }];
     let tried = intent::read(documents).and_then(|manifest| {
         let change = intent::wanted(cluster, manifest);
-        intent::preview(cluster, &change)
+        intent::preview(cluster, &change, &NodePlan::default())
     });
     let Err(Refusal { kind: _, message, more }) = tried else { return Vec::new() };
     std::iter::once(message).chain(more).map(|sentence| format!("weft policy apply refuses it: {sentence}")).collect()

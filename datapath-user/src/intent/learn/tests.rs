@@ -20,7 +20,7 @@ use crate::model::{
     example,
     name::RoleName,
 };
-use crate::plan::ask::Asker;
+use crate::plan::{NodePlan, ask::Asker};
 
 /// `shop/web`, `shop`, `blog/?` for a role that is not known, `host`, an address outside, each with ` at ADDRESS` if it
 /// counts.
@@ -231,8 +231,12 @@ fn another_policy_that_denies_what_was_seen_is_named() {
     let document = |text: &str| vec![Document { name: "m.yaml".to_owned(), text: text.to_owned() }];
     let mut cluster = base();
     app(&mut cluster, "shop").defaults.to_outside = Gate::Closed;
-    let (cluster, _) =
-        intent::preview(&cluster, &intent::wanted(&cluster, intent::read(document(ssh)).unwrap())).unwrap();
+    let (cluster, _) = intent::preview(
+        &cluster,
+        &intent::wanted(&cluster, intent::read(document(ssh)).unwrap()),
+        &NodePlan::default(),
+    )
+    .unwrap();
     let contacts = ["shop/web -> blog/db tcp/22", "shop/web -> blog/db tcp/80", "shop/web -> 192.0.2.7 tcp/443"];
     let learned = learned(&cluster, contacts.iter().map(|text| contact(text)).collect());
     let denied = "shop/web -> blog/db tcp/22 was seen and does not pass, by \
@@ -261,7 +265,8 @@ fn a_learned_manifest_is_accepted_and_expects_what_it_says() {
         let validated = intent::validate(intent::read(document.clone()).unwrap()).unwrap();
         assert_eq!((validated.rules, validated.expectations), (1, learned.expectations));
         let (next, held) =
-            intent::preview(&cluster, &intent::wanted(&cluster, intent::read(document).unwrap())).unwrap();
+            intent::preview(&cluster, &intent::wanted(&cluster, intent::read(document).unwrap()), &NodePlan::default())
+                .unwrap();
         assert_eq!(held, learned.expectations);
         assert_eq!(next.apps[&"shop".parse().unwrap()].defaults, CLOSED);
         assert_eq!(learned.contacts, 1);
@@ -332,7 +337,7 @@ proptest! {
         prop_assert_eq!((&learned.notes, &learned.against), (&vec![], &vec![]));
         let document = vec![Document { name: "m.yaml".to_owned(), text: learned.manifest.clone() }];
         let change = intent::wanted(&cluster, intent::read(document).unwrap());
-        let (next, _) = intent::preview(&cluster, &change).unwrap();
+        let (next, _) = intent::preview(&cluster, &change, &NodePlan::default()).unwrap();
         let asker = Asker::new(&next);
         for (from, to) in (0..PARTIES.len()).flat_map(|from| (0..PARTIES.len()).map(move |to| (from, to))) {
             for what in (0..PORTS.len()).filter(|_| is_of_shop(from, to)) {

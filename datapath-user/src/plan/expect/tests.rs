@@ -4,7 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::*;
 use crate::model::{cluster::Policy, example, traffic::NamedPorts};
-use crate::plan::matrix::{Passes, between};
+use crate::plan::{
+    facts::Clock,
+    ids::Ids,
+    matrix::{Passes, between},
+    policy,
+};
 
 fn cluster(rules: &[&str], expect: &[&str]) -> Cluster {
     let expect = expect.iter().map(|text| text.parse().unwrap()).collect();
@@ -15,10 +20,20 @@ fn cluster(rules: &[&str], expect: &[&str]) -> Cluster {
     }
 }
 
+/// A plan of other rules, of which one has not ended yet.
+fn running() -> NodePlan {
+    let rules = ["allow shop -> blog", "deny shop/db -> blog tcp/80", "allow blog -> shop until 1970-01-02T00:00:00Z"];
+    let clock = Clock { zero: 0, now: 0 };
+    let (policy, numbers) = policy(&cluster(&rules, &[]), clock, &NodePlan::default());
+    NodePlan { policy, ids: Ids { policy: numbers, ..Ids::default() }, ..NodePlan::default() }
+}
+
 /// Why one expectation does not hold under some rules; nothing if it does.
 fn why(rules: &[&str], expected: &str) -> String {
-    let checked = check(&cluster(rules, &[expected]));
+    let cluster = cluster(rules, &[expected]);
+    let checked = check(&cluster, &NodePlan::default());
     assert_eq!(checked.len(), 1);
+    assert_eq!(check(&cluster, &running()), checked);
     match &checked[0].fault {
         None => {
             assert!(checked[0].asked > 0);
@@ -120,7 +135,7 @@ fn labels_and_named_ports_are_those_of_the_roles() {
         .values_mut()
         .flat_map(|app| app.roles.values_mut())
         .for_each(|role| role.ports = ports.clone());
-    for checked in check(&cluster) {
+    for checked in check(&cluster, &NodePlan::default()) {
         assert_eq!(checked.fault, None, "{}", checked.expected);
     }
 }
