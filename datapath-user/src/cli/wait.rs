@@ -1,7 +1,8 @@
 //! Waits until hosts enforce the policy that this one does.
 //!
-//! What can be refused is refused before anything is changed: from then on there is an answer about each host. All are asked at the same time, each as often as it answers: one that does not answer keeps nobody from being heard,
-//! and the waiting ends on time.
+//! What can be refused is refused before anything is changed: from then on there is an answer about each host. All are
+//! asked at the same time, each as often as it answers: one that does not answer keeps nobody from being heard, and the
+//! waiting ends on time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
