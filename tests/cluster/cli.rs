@@ -106,7 +106,7 @@ fn what_the_program_can_not_be_asked_is_refused_with_what_to_do() {
         assert_eq!(status.code(), Some(1), "{stdout}{stderr}");
         assert!(stderr.contains(part), "{words:?}: {stderr}");
     };
-    refused(["a1", "blog/db", "tcp/1"], "ask its host (peer h2)");
+    refused(["a1", "blog/db", "tcp/1"], "ask its host (peer h2), too: --host-socket");
     refused(["10.1.2.2", "10.2.2.2", "tcp/1"], "ask on h2");
     refused(["10.1.1.99", "a1", "tcp/1"], "nobody has 10.1.1.99");
     refused(["a1", "224.0.0.9", "udp/1"], "goes to many");

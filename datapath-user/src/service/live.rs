@@ -115,7 +115,7 @@ impl Service {
         if to.route.identity != to.identity {
             let (to, hop) = (names.identity(to.identity), names.hop(to.route.hop));
             return refuse(format!(
-                "no endpoint that is {to} is known here, other hosts' are by address alone: name one, or ask its host ({hop})"
+                "no endpoint that is {to} is known here, other hosts' are by address alone: name one, or ask its host ({hop}), too: --host-socket"
             ));
         }
         let elsewhere = |end: &End| names.peer(PeerId(end.route.hop.index));
