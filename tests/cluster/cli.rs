@@ -1,6 +1,6 @@
 //! What an operator is told, and that it is true.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, process::Command};
 
 use serde_json::Value;
 use weft_tests::traffic::{
@@ -127,18 +127,23 @@ fn both_hosts_are_asked_and_together_they_say_what_a_packet_meets() {
         let answer: Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{words:?}: {status} {stderr}"));
         (status.code().unwrap(), answer)
     };
-    for (container, role, expect) in [(&db, "blog/db", "allow"), (&other, "blog", "deny")] {
-        let server = TcpEcho::start(&container.netns, container.at(5432));
+    let whole = [(&db, "blog/db", "allow"), (&other, "blog", "deny")];
+    for (is_v6, (container, role, expect)) in [false, true].into_iter().flat_map(|is_v6| whole.map(|way| (is_v6, way)))
+    {
+        let [client, addr] = [&web, container].map(|end| if is_v6 { end.v6 } else { end.v4 });
+        let server = TcpEcho::start(&container.netns, SocketAddr::new(addr, 5432));
         let met = tcp_connect(&web.netns, server.address(), if expect == "allow" { SOON } else { SILENCE });
         assert_eq!(met, if expect == "allow" { Outcome::Reached } else { Outcome::TimedOut });
-        let address = container.v4.to_string();
+        let (client, address) = (client.to_string(), addr.to_string());
         // The sender's host does not know who of blog it is, and says whom to ask.
         let (status, alone) = why(0, ["a1", &address], &["--live"]);
         assert!(status == 0 && alone["decision"] == "allow", "{alone:#}");
         let there = &alone["other_half"];
         assert_eq!(there["host"], "h2", "{alone:#}");
-        assert_eq!(there["question"]["from"], format!("shop/web@{}", web.v4));
-        for (at, words) in [(0, ["a1", &address]), (0, ["a1", role]), (1, ["shop/web", &address])] {
+        assert_eq!(there["question"]["from"], format!("shop/web@{client}"));
+        // A role is asked about by the first family that both have.
+        let by_role = (!is_v6).then_some((0, ["a1", role]));
+        for (at, words) in [(0, ["a1", &*address]), (1, ["shop/web", &*address])].into_iter().chain(by_role) {
             for more in [&["--live"][..], &[]] {
                 let (status, answer) = why(at, words, &[&[&*sockets[0], &*sockets[1]], more].concat());
                 assert_eq!(status, if expect == "allow" { 0 } else { 3 }, "{answer:#}");
@@ -152,8 +157,8 @@ fn both_hosts_are_asked_and_together_they_say_what_a_packet_meets() {
                     let live = &half["live"];
                     assert!(live["agrees"] == true && live["decision"] == half["decision"], "{answer:#}");
                     assert!(live["program"].as_str().unwrap().starts_with(program), "{answer:#}");
-                    assert_eq!(half["from"]["address"], web.v4.to_string(), "{answer:#}");
-                    assert_eq!(half["to"]["address"], *address, "{answer:#}");
+                    assert_eq!(half["from"]["address"], client, "{answer:#}");
+                    assert_eq!(half["to"]["address"], address, "{answer:#}");
                 }
             }
         }

@@ -331,11 +331,21 @@ async fn changed<R: Call<Answer = RuleChange>>(
     wait: &args::Wait,
     asking: &mut Asking<'_>,
 ) -> Result<Outcome, Failure> {
-    let waiting = wait::before(asking.client, wait).await?;
-    let answer = asking.client.call(request).await.map_err(Failure::Daemon)?;
-    let answer = RuleChange { hosts: waiting.after().await, ..answer };
+    let (answer, hosts) = made(request, wait, asking.client).await?;
+    let answer = RuleChange { hosts, ..answer };
     asking.print(&answer, |page, answer| policy::change(page, answer, done))?;
     Ok(enforced(&answer.hosts))
+}
+
+/// Makes a change, and says which hosts enforce it if that is to be waited for.
+async fn made<R: Call>(
+    request: &R,
+    wait: &args::Wait,
+    client: &Client,
+) -> Result<(R::Answer, Vec<Enforcing>), Failure> {
+    let waiting = wait::before(client, wait).await?;
+    let answer = client.call(request).await.map_err(Failure::Daemon)?;
+    Ok((answer, waiting.after().await))
 }
 
 fn enforced(hosts: &[Enforcing]) -> Outcome {
@@ -434,9 +444,8 @@ async fn put<R: Call<Answer = PolicyChange>>(
     wait: &args::Wait,
     asking: &mut Asking<'_>,
 ) -> Result<Outcome, Failure> {
-    let waiting = wait::before(asking.client, wait).await?;
-    let answer = asking.client.call(request).await.map_err(Failure::Daemon)?;
-    let answer = PolicyChange { hosts: waiting.after().await, ..answer };
+    let (answer, hosts) = made(request, wait, asking.client).await?;
+    let answer = PolicyChange { hosts, ..answer };
     asking.print(&answer, policy::put)?;
     Ok(enforced(&answer.hosts))
 }

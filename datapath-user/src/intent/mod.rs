@@ -104,14 +104,14 @@ pub fn wanted(cluster: &Cluster, manifest: Manifest) -> Wanted {
 /// the compiler what is no other.
 pub fn preview(cluster: &Cluster, wanted: &Wanted, running: &NodePlan) -> Result<(Cluster, u64), Refusal> {
     let next = sound(cluster, wanted)?;
-    let checked = kept((cluster, &next), |policy| wanted.change.put.contains_key(policy), running)?;
+    let checked = kept(cluster, &next, |policy| wanted.change.put.contains_key(policy), running)?;
     Ok((next, checked))
 }
 
 /// What a change makes of a cluster, if that has no fault, and what it breaks of what is expected, a sentence each.
 pub fn outcome(cluster: &Cluster, wanted: &Wanted, running: &NodePlan) -> Result<(Cluster, Vec<String>), Refusal> {
     let next = sound(cluster, wanted)?;
-    let breaks = broken((cluster, &next), |policy| wanted.change.put.contains_key(policy), running).err();
+    let breaks = broken(cluster, &next, |policy| wanted.change.put.contains_key(policy), running).err();
     Ok((next, breaks.unwrap_or_default()))
 }
 
@@ -123,17 +123,19 @@ fn sound(cluster: &Cluster, Wanted { change, written }: &Wanted) -> Result<Clust
 
 /// Refuses what breaks expectations that held before, or any of the policies that are `put`. How many hold.
 pub fn kept(
-    change: (&Cluster, &Cluster),
+    before: &Cluster,
+    next: &Cluster,
     put: impl Fn(&PolicyName) -> bool,
     running: &NodePlan,
 ) -> Result<u64, Refusal> {
     let why = "nothing was changed, it would break what is expected";
-    broken(change, put, running).map_err(|broken| refuse(broken.into_iter()).because(why))
+    broken(before, next, put, running).map_err(|broken| refuse(broken.into_iter()).because(why))
 }
 
 /// How many expectations hold, or those that [`kept`] refuses to break.
 fn broken(
-    (before, next): (&Cluster, &Cluster),
+    before: &Cluster,
+    next: &Cluster,
     put: impl Fn(&PolicyName) -> bool,
     running: &NodePlan,
 ) -> Result<u64, Vec<String>> {

@@ -23,14 +23,23 @@ fn base() -> Cluster {
     Cluster { rules: Arc::default(), ..example::cluster() }
 }
 
+/// As the functions of these names, where nothing runs.
+fn preview(cluster: &Cluster, wanted: &Wanted) -> Result<(Cluster, u64), Refusal> {
+    super::preview(cluster, wanted, &NodePlan::default())
+}
+
+fn kept(before: &Cluster, next: &Cluster, put: impl Fn(&PolicyName) -> bool) -> Result<u64, Refusal> {
+    super::kept(before, next, put, &NodePlan::default())
+}
+
 /// What applying a text makes of a cluster.
 fn apply(cluster: &Cluster, text: &str) -> Result<Cluster, Refusal> {
-    preview(cluster, &wanted(cluster, read(document(text))?), &NodePlan::default()).map(|(next, _)| next)
+    preview(cluster, &wanted(cluster, read(document(text))?)).map(|(next, _)| next)
 }
 
 fn diff(cluster: &Cluster, text: &str) -> Vec<String> {
     let wanted = wanted(cluster, read(document(text)).unwrap());
-    let (next, _) = preview(cluster, &wanted, &NodePlan::default()).unwrap();
+    let (next, _) = preview(cluster, &wanted).unwrap();
     let lines = difference(cluster, &next, &wanted.change).into_iter().flat_map(|part| {
         let how = match part.change {
             How::New => "new",
@@ -88,7 +97,7 @@ fn a_difference_names_what_comes_and_goes() {
         ["policy blog: changed", "- allow shop/web -> blog/db tcp/5432", "+ allow shop/web -> blog/db tcp/5432-5433"]
     );
     let gone = Wanted::without(["blog".parse().unwrap()].into());
-    let (next, _) = preview(&once, &gone, &NodePlan::default()).unwrap();
+    let (next, _) = preview(&once, &gone).unwrap();
     assert_eq!(difference(&once, &next, &gone.change)[0].change, How::Gone);
 }
 
@@ -171,16 +180,13 @@ fn what_breaks_an_expectation_is_refused_with_who_breaks_it() {
         next
     };
     let hole = with("allow shop -> blog tcp/22 precedence 9999");
-    assert!(
-        kept((&once, &hole), |_| false, &NodePlan::default()).unwrap_err().more[0]
-            .contains("shop -> blog tcp/22 passes")
-    );
-    assert_eq!(kept((&once, &with("allow shop -> blog tcp/23")), |_| false, &NodePlan::default()).unwrap(), 2);
+    assert!(kept(&once, &hole, |_| false).unwrap_err().more[0].contains("shop -> blog tcp/22 passes"));
+    assert_eq!(kept(&once, &with("allow shop -> blog tcp/23"), |_| false).unwrap(), 2);
     // What was broken before, by a hand in the file, stops nobody who repairs something else.
     let mut later = hole.clone();
     Arc::make_mut(&mut later.rules).insert(0, Arc::new("deny shop -> outside".parse().unwrap()));
-    assert_eq!(kept((&hole, &later), |_| false, &NodePlan::default()).unwrap(), 1);
-    kept((&hole, &later), |_| true, &NodePlan::default()).unwrap_err();
+    assert_eq!(kept(&hole, &later, |_| false).unwrap(), 1);
+    kept(&hole, &later, |_| true).unwrap_err();
 }
 
 #[test]

@@ -76,8 +76,7 @@ const V4_AT: u32 = 96;
 impl<'a> Asker<'a> {
     /// Of a cluster, by the tables that it comes to. Rules that end are left out: what is asked has to hold without them.
     pub fn new(cluster: &'a Cluster) -> Self {
-        let policy = Policy::of(cluster);
-        Self::over(cluster, Arc::new(policy))
+        Self::after(cluster, &NodePlan::default())
     }
 
     /// As [`Self::new`], with tables that are made of what is other than in those of a plan.

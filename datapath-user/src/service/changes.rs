@@ -45,7 +45,7 @@ impl Service {
             // What the store refuses it refuses in its own words.
             let Ok(next) = change::apply(before, &change, &host, seen.revision) else { return Ok((change, told)) };
             if Concern::of(&change) == Concern::Policy {
-                intent::kept((before, &next), |_| false, &admission.running)?;
+                intent::kept(before, &next, |_| false, &admission.running)?;
                 admission.of_policy(before, &next)?;
             }
             admission.of_placement(before, &next)?;

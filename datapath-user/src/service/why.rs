@@ -150,14 +150,13 @@ impl Service {
             .flatten();
         let said = matching::matching(&snapshot.cluster, query, now);
         let (also, more) = others(&names, &said.rules, *found);
-        let other_half = other_half(&names, request, asked);
         let named = |end: &End| {
             let addr = (end.meant == Meant::Itself).then_some(end.addr);
             Named { identity: end.identity, addr }
         };
         let traffic = request.what.to_string().parse::<Traffic>().ok();
-        let asked = traffic.map(|traffic| (named(from), named(to), traffic));
-        let change = |action| would(&names, &said, action, asked.clone()?);
+        let about = traffic.map(|traffic| (named(from), named(to), traffic));
+        let change = |action| would(&names, &said, action, about.clone()?);
         let (would_allow, would_deny) = (change(Action::Allow), change(Action::Deny));
         WhyAnswer {
             from: names.side(from.identity, Some(from.addr.into()), None),
@@ -176,7 +175,7 @@ impl Service {
             would_deny: would_deny.filter(|_| verdict.is_ok()).map(|rule| rule.to_string()),
             steps,
             live: None,
-            other_half,
+            other_half: other_half(&names, request, asked),
         }
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct Compiled {
     pub(super) one_p99_ms: f64,
 }
 
-/// `weft policy apply --wait` of one rule more, and that it is expected, to the answer that both hosts of a cluster enforce it.
+/// `weft policy apply --wait` of one rule more, which is expected to hold, to the answer that both hosts enforce it.
 #[derive(Debug, Serialize)]
 pub(super) struct Changes {
     /// How many rules there are besides.

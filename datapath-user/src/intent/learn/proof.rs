@@ -58,9 +58,8 @@ pub(super) fn prove<'a>(
     let next = with(cluster, app, name, rules, expect)?;
     let mut proven = Proven::default();
     let is_tried = cluster.apps.get(app).is_some_and(|app| app.shadow);
-    let ours = expect::check(&next, &NodePlan::default())
-        .into_iter()
-        .filter(|checked| checked.policy == *name && checked.fault.is_none());
+    let checked = expect::check(&next, &NodePlan::default()).into_iter();
+    let ours = checked.filter(|checked| checked.policy == *name && checked.fault.is_none());
     for expected in ours.map(|checked| checked.expected) {
         match (expected.passes, is_tried) {
             (false, _) if denies(&proven) >= DENIED => {}

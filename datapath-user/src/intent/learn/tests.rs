@@ -70,6 +70,16 @@ fn learned(cluster: &Cluster, contacts: Vec<Contact>) -> Learned {
     learn(cluster, &request(contacts, &["h1", "h2"])).unwrap()
 }
 
+fn document(text: &str) -> Vec<Document> {
+    vec![Document { name: "m.yaml".to_owned(), text: text.to_owned() }]
+}
+
+/// What applying a text makes of a cluster, and how many expectations hold.
+fn applied(cluster: &Cluster, text: &str) -> (Cluster, u64) {
+    let change = intent::wanted(cluster, intent::read(document(text)).unwrap());
+    intent::preview(cluster, &change, &NodePlan::default()).unwrap()
+}
+
 /// The items of a list of the manifest.
 fn listed(manifest: &str, key: &str) -> Vec<String> {
     let lines = manifest.lines().skip_while(|line| line.split(':').next() != Some(key)).skip(1);
@@ -228,15 +238,9 @@ fn roles_that_labels_tell_apart_are_told_apart() {
 #[test]
 fn another_policy_that_denies_what_was_seen_is_named() {
     let ssh = "weft: v1\npolicy: ssh\nrules:\n  - deny shop -> blog tcp/22 precedence 2000\nexpect:\n  - shop -> outside deny\n";
-    let document = |text: &str| vec![Document { name: "m.yaml".to_owned(), text: text.to_owned() }];
     let mut cluster = base();
     app(&mut cluster, "shop").defaults.to_outside = Gate::Closed;
-    let (cluster, _) = intent::preview(
-        &cluster,
-        &intent::wanted(&cluster, intent::read(document(ssh)).unwrap()),
-        &NodePlan::default(),
-    )
-    .unwrap();
+    let (cluster, _) = applied(&cluster, ssh);
     let contacts = ["shop/web -> blog/db tcp/22", "shop/web -> blog/db tcp/80", "shop/web -> 192.0.2.7 tcp/443"];
     let learned = learned(&cluster, contacts.iter().map(|text| contact(text)).collect());
     let denied = "shop/web -> blog/db tcp/22 was seen and does not pass, by \
@@ -261,12 +265,9 @@ fn a_learned_manifest_is_accepted_and_expects_what_it_says() {
         for line in later {
             assert!(learned.manifest.ends_with(&format!("#   - {line}\n")), "{}", learned.manifest);
         }
-        let document = vec![Document { name: "m.yaml".to_owned(), text: learned.manifest.clone() }];
-        let validated = intent::validate(intent::read(document.clone()).unwrap()).unwrap();
+        let validated = intent::validate(intent::read(document(&learned.manifest)).unwrap()).unwrap();
         assert_eq!((validated.rules, validated.expectations), (1, learned.expectations));
-        let (next, held) =
-            intent::preview(&cluster, &intent::wanted(&cluster, intent::read(document).unwrap()), &NodePlan::default())
-                .unwrap();
+        let (next, held) = applied(&cluster, &learned.manifest);
         assert_eq!(held, learned.expectations);
         assert_eq!(next.apps[&"shop".parse().unwrap()].defaults, CLOSED);
         assert_eq!(learned.contacts, 1);
@@ -335,9 +336,7 @@ proptest! {
         let cluster = base();
         let learned = learned(&cluster, seen.clone());
         prop_assert_eq!((&learned.notes, &learned.against), (&vec![], &vec![]));
-        let document = vec![Document { name: "m.yaml".to_owned(), text: learned.manifest.clone() }];
-        let change = intent::wanted(&cluster, intent::read(document).unwrap());
-        let (next, _) = intent::preview(&cluster, &change, &NodePlan::default()).unwrap();
+        let (next, _) = applied(&cluster, &learned.manifest);
         let asker = Asker::new(&next);
         for (from, to) in (0..PARTIES.len()).flat_map(|from| (0..PARTIES.len()).map(move |to| (from, to))) {
             for what in (0..PORTS.len()).filter(|_| is_of_shop(from, to)) {

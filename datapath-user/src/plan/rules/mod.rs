@@ -128,6 +128,7 @@ pub(super) fn compile(
 
 impl Policy {
     /// Of a cluster alone, without the rules that end.
+    #[cfg(test)]
     pub(super) fn of(cluster: &Cluster) -> Self {
         compile(cluster, None, (&Self::default(), &PolicyIds::default())).0
     }
