@@ -83,10 +83,10 @@ impl Epoch {
         (self.0 & 1) as u8
     }
 
-    /// The epoch after this one.
+    /// The epoch after this one, whose sets are in the other half.
     #[must_use]
     pub const fn next(self) -> Self {
-        Self(self.0.wrapping_add(1))
+        if self.0 >= Self::NONE.0 - 1 { Self(1) } else { Self(self.0 + 1) }
     }
 }
 
@@ -111,5 +111,19 @@ impl Identity {
     /// The identity of `role` in `app`.
     pub const fn new(app: AppId, role: RoleId) -> Self {
         Self { app, role, reserved: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counting_never_comes_to_an_epoch_that_is_none() {
+        for before in [0, 1, 7, u32::MAX - 3, u32::MAX - 2, u32::MAX - 1].map(Epoch) {
+            let next = before.next();
+            assert!(next != Epoch::NONE && next != Epoch::default(), "{before:?}");
+            assert_ne!(next.slot(), before.slot(), "{before:?}");
+        }
     }
 }
