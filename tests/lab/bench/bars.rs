@@ -109,11 +109,11 @@ fn rules(settings: &[Setting], metric: Metric) -> Vec<Rule> {
     rules
 }
 
-/// Features G15, and of design.md as much as two hosts show.
+/// Features G15, and of design.md how soon a change is in force on 50 hosts.
 fn of_policy(Policy { compiled, changes }: &Policy) -> Vec<Bar> {
     let place = format!("{} apps, {} rules", compiled.apps, compiled.rules);
-    let change = |Changes { rules, apply_p99_ms, .. }: &Changes| {
-        let place = format!("{rules} rules, 2 hosts");
+    let change = |Changes { hosts, rules, apply_p99_ms, .. }: &Changes| {
+        let place = format!("{rules} rules, {hosts} hosts");
         Bar::new("apply to enforced, p99 ms".into(), place, one(*apply_p99_ms), Limit::AtMost(1000.0))
     };
     let mut bars = vec![

@@ -33,9 +33,11 @@ pub(super) struct Compiled {
     pub(super) one_p99_ms: f64,
 }
 
-/// `weft policy apply --wait` of one rule more, which is expected to hold, to the answer that both hosts enforce it.
+/// `weft policy apply --wait` of one rule more, which is expected to hold, to the answer that every host enforces it.
 #[derive(Debug, Serialize)]
 pub(super) struct Changes {
+    /// Of the cluster.
+    pub(super) hosts: usize,
     /// How many rules there are besides.
     pub(super) rules: usize,
     pub(super) apply_p50_ms: f64,
@@ -50,12 +52,12 @@ const APPS: usize = 1_000;
 const EACH: usize = 50;
 /// How often a change is made.
 const TIMES: usize = 20;
-/// Rules that are there while another comes, and the apps they are of.
-const PLACES: [(usize, usize); 3] = [(2, 1), (20, 1_000), (200, 50_000)];
+/// Hosts, apps, and rules of these that are there while another comes.
+const PLACES: [(usize, usize, usize); 4] = [(2, 2, 1), (2, 20, 1_000), (2, 200, 50_000), (50, 2, 1)];
 
 pub(super) fn measure(interrupt: &Interrupt) -> Result<Policy> {
     let compiled = compiled()?;
-    let changes = PLACES.into_iter().map(|(apps, rules)| changes(apps, rules, interrupt));
+    let changes = PLACES.into_iter().map(|place| changes(place, interrupt));
     Ok(Policy { compiled, changes: changes.collect::<Result<_>>()? })
 }
 
@@ -94,19 +96,21 @@ fn compiled() -> Result<Compiled> {
     Ok(Compiled { apps: APPS, rules: APPS * EACH, whole_ms, one_p50_ms, one_p99_ms })
 }
 
-fn changes(apps: usize, rules: usize, interrupt: &Interrupt) -> Result<Changes> {
-    eprintln!("changing policy beside {rules} rules");
+fn changes((hosts, apps, rules): (usize, usize, usize), interrupt: &Interrupt) -> Result<Changes> {
+    eprintln!("changing policy of {hosts} hosts beside {rules} rules");
     let names: Vec<String> = (0..apps).map(app_name).collect();
     let described: Vec<_> = names.iter().map(|name| App { name, roles: &ROLES }).collect();
-    let underlay = Underlay::direct();
+    let underlay = Underlay::bridged(hosts);
     let cluster = Cluster::start(&underlay, &Intent { apps: &described, rules: rule_texts(apps, rules).collect() })?;
     // The first answer comes when the daemon has a plan.
     cluster.weft(0, &["policy", "ls", "--json"])?;
-    let other = &cluster.hosts()[1];
-    let socket = other.socket();
-    let peer = format!("{}={}", other.name(), socket.to_str().context("the socket has a name that is no text")?);
-    let manifest = other.directory().join("more.yaml");
+    let others = cluster.hosts().iter().skip(1);
+    let sockets: Vec<_> =
+        others.map(|host| format!("--host-socket={}={}", host.name(), host.socket().display())).collect();
+    let manifest = cluster.hosts()[0].directory().join("more.yaml");
     let path = manifest.to_str().context("the manifest has a name that is no text")?;
+    let apply = ["policy", "apply", "-f", path, "--wait"].into_iter().chain(sockets.iter().map(String::as_str));
+    let apply: Vec<&str> = apply.collect();
     let (mut applied, mut allowed) = (Vec::new(), Vec::new());
     for port in 0..TIMES {
         interrupt.pause(Duration::ZERO)?;
@@ -114,7 +118,7 @@ fn changes(apps: usize, rules: usize, interrupt: &Interrupt) -> Result<Changes> 
         let text = format!("weft: v1\npolicy: more\nrules: [allow {flow}]\nexpect: [{flow} allow]\n");
         fs::write(&manifest, text).with_context(|| format!("write {path}"))?;
         let started = Instant::now();
-        cluster.weft(0, &["policy", "apply", "-f", path, "--wait", "--host-socket", &peer])?;
+        cluster.weft(0, &apply)?;
         applied.push(started.elapsed().as_secs_f64() * 1000.0);
         let rule = format!("tcp/{}", 30_000 + port);
         let started = Instant::now();
@@ -124,6 +128,7 @@ fn changes(apps: usize, rules: usize, interrupt: &Interrupt) -> Result<Changes> 
     applied.sort_by(f64::total_cmp);
     allowed.sort_by(f64::total_cmp);
     Ok(Changes {
+        hosts,
         rules,
         apply_p50_ms: quantile(&applied, 0.5),
         apply_p99_ms: quantile(&applied, 0.99),

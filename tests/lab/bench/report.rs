@@ -190,14 +190,14 @@ fn scale_text(scale: &Scale) -> String {
 fn policy_text(Policy { compiled, changes }: &Policy) -> String {
     let Compiled { apps, rules, whole_ms, one_p50_ms, one_p99_ms } = compiled;
     let mut grid = Grid::new(1);
-    grid.row(["rules", "apply ms", "p99", "allow ms", "p99"]);
-    for Changes { rules, apply_p50_ms, apply_p99_ms, allow_p50_ms, allow_p99_ms } in changes {
+    grid.row(["hosts", "rules", "apply ms", "p99", "allow ms", "p99"]);
+    for Changes { hosts, rules, apply_p50_ms, apply_p99_ms, allow_p50_ms, allow_p99_ms } in changes {
         let figures = [*apply_p50_ms, *apply_p99_ms, *allow_p50_ms, *allow_p99_ms].map(figure);
-        grid.row([rules.to_string()].into_iter().chain(figures));
+        grid.row([hosts, rules].map(ToString::to_string).into_iter().chain(figures));
     }
     format!(
         "Changes of policy\n{rules} rules of {apps} apps compile in {whole_ms:.0} ms, one of them in {one_p50_ms:.2} ms \
-         (p99 {one_p99_ms:.2} ms)\none rule, from the command to enforced: apply on both hosts, allow on the one\n{grid}"
+         (p99 {one_p99_ms:.2} ms)\none rule, from the command to enforced: apply on all hosts, allow on the one\n{grid}"
     )
 }
 
